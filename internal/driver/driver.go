@@ -1,0 +1,179 @@
+package driver
+
+import (
+	"context"
+	"io/fs"
+	"net"
+	"time"
+
+	"github.com/tongs-dev/tongs/internal/image"
+)
+
+// Driver makes and removes sandboxes. Its methods may be called by many goroutines and, as far as
+// the directory it keeps them in is concerned, by many processes: calls about one sandbox wait for
+// each other, calls about different ones run side by side.
+//
+// All errors are *sandbox.Error (or a context's own); the codes that only drivers use are in this
+// package.
+type Driver interface {
+	// Name is the driver's name in configuration and messages, "linux" for instance.
+	Name() string
+
+	// Create makes a sandbox and starts its guest; both are done when it returns nil. All or
+	// nothing: after an error nothing of it is left. An id that is taken is ALREADY_EXISTS.
+	Create(ctx context.Context, spec Spec) error
+
+	// Start starts the guest of an existing sandbox, whatever ended the last one: Stop, a crash, a
+	// reboot. Its files are as they were, /tmp is empty. It does nothing if the guest is running.
+	Start(ctx context.Context, id string) error
+
+	// Dial opens one raw connection to the guest's socket. The protocol on it is package sandbox's.
+	// A sandbox whose guest isn't running is SANDBOX_NOT_RUNNING.
+	Dial(ctx context.Context, id string) (net.Conn, error)
+
+	// Stop ends the guest and every process of the sandbox: politely first, by force when the guest
+	// takes longer than some seconds or ctx ends. Its files stay. It does nothing if nothing runs.
+	Stop(ctx context.Context, id string) error
+
+	// Destroy is Stop, and removes the sandbox and its files.
+	Destroy(ctx context.Context, id string) error
+
+	// List gives all sandboxes that exist, running or not, in the order of their ids.
+	List(ctx context.Context) ([]Status, error)
+
+	// Recover removes what creations and removals that were cut short have left behind (directories,
+	// processes, cgroups, sockets), and returns one line about each thing it removed. It leaves alone
+	// what another process is working on right now.
+	Recover(ctx context.Context) ([]string, error)
+
+	// Check examines this machine, for `tongs doctor`: what works, what is missing, and the exact cure.
+	Check(ctx context.Context) []Finding
+
+	// Close lets go of what this process holds. Sandboxes go on running.
+	Close() error
+}
+
+// Spec says what a sandbox is made from. Only ID and Image are required.
+type Spec struct {
+	// ID names the sandbox: 1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit.
+	ID string `json:"id"`
+
+	// Image is the root file system that the sandbox starts from. It is never written to.
+	Image image.Root `json:"image"`
+
+	// Binds are directories and files of the host that are visible inside. They are mounted each
+	// time the guest starts, nosuid and nodev, and never idmapped: the sandbox sees them as a
+	// stranger does, so it reads what everybody may read.
+	Binds []Bind `json:"binds,omitempty"`
+
+	// Files are written once, when the sandbox is made.
+	Files []File `json:"-"`
+
+	Limits Limits `json:"limits,omitzero"`
+
+	// Hostname inside; default "sandbox".
+	Hostname string `json:"hostname,omitempty"`
+
+	// Env is added to the environment of commands, as KEY=value; it wins over the image's.
+	Env []string `json:"env,omitempty"`
+
+	// Lease is how long the guest goes on without anybody connected to it. Default 24 h; negative
+	// is for ever.
+	Lease time.Duration `json:"lease,omitempty"`
+
+	// Labels are kept with the sandbox and given back by List.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// Bind is a directory or file of the host that is visible in the sandbox.
+type Bind struct {
+	Source string `json:"source"` // absolute path on the host
+	Target string `json:"target"` // absolute path inside; made when it isn't there
+
+	// Writable leaves out the read-only flag. What the host's permissions say still holds: the
+	// sandbox's user is a stranger to the host's files.
+	Writable bool `json:"writable,omitempty"`
+}
+
+// File is a file that the sandbox starts with.
+type File struct {
+	Path string // absolute, inside; missing parents belong to UID and have mode 0755
+	Data []byte // at most MaxFileBytes
+	Mode fs.FileMode
+	UID  uint32 // owner and group, in the sandbox's own ids; 1000 is its user
+}
+
+// MaxFileBytes is the most that one File may hold. Anything larger is better bound or copied later.
+const MaxFileBytes = 16 << 20
+
+// Limits bound what a sandbox's commands can take. The guest itself stays outside of memory and pids
+// limits, so that commands that hit them can still be stopped. Zero is the default, negative is no
+// limit. Where the machine has no cgroups, only TmpBytes holds; Check says so.
+type Limits struct {
+	// MemoryBytes bounds all commands together, page cache, /tmp and /dev/shm included, without
+	// swap. Default 2 GiB.
+	MemoryBytes int64 `json:"memoryBytes,omitempty"`
+
+	// Pids bounds how many processes and threads the commands have together. Default 512.
+	Pids int64 `json:"pids,omitempty"`
+
+	// CPUs bounds the commands' share in processors; 1.5 is one and a half. Default: all there are.
+	CPUs float64 `json:"cpus,omitempty"`
+
+	// TmpBytes is the size of /tmp, which is in memory and counts for MemoryBytes too. Default 1 GiB.
+	TmpBytes int64 `json:"tmpBytes,omitempty"`
+}
+
+// The default limits of a sandbox.
+const (
+	DefaultMemoryBytes = 2 << 30
+	DefaultPids        = 512
+	DefaultTmpBytes    = 1 << 30
+	DefaultLease       = 24 * time.Hour
+	DefaultHostname    = "sandbox"
+)
+
+// WithDefaults fills in what is zero. Negative values stay.
+func (l Limits) WithDefaults() Limits {
+	if l.MemoryBytes == 0 {
+		l.MemoryBytes = DefaultMemoryBytes
+	}
+	if l.Pids == 0 {
+		l.Pids = DefaultPids
+	}
+	if l.TmpBytes == 0 {
+		l.TmpBytes = DefaultTmpBytes
+	}
+	return l
+}
+
+// Status is what is known about a sandbox without asking its guest.
+type Status struct {
+	ID      string
+	Labels  map[string]string
+	Running bool
+	PID     int // of the guest, as the host sees it; 0 when it isn't running
+	Created time.Time
+
+	// Damaged says why a sandbox can't be started, if it can't: its record is unreadable, say. It is
+	// kept until somebody destroys it.
+	Damaged string
+}
+
+// Level grades a Finding.
+type Level string
+
+// The levels of a Finding.
+const (
+	OK      Level = "ok"      // works
+	Warning Level = "warning" // sandboxes work, something is weaker or slower than it could be
+	Failure Level = "failure" // sandboxes don't work
+)
+
+// Finding is one thing that Check looked at.
+type Finding struct {
+	Name   string `json:"name"` // short and stable, like "user namespaces"
+	Level  Level  `json:"level"`
+	Detail string `json:"detail"`         // what was found
+	Cure   string `json:"cure,omitempty"` // the command or change that helps; empty when all is well
+}

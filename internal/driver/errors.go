@@ -1,0 +1,61 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// Codes that only drivers use.
+const (
+	// CodeNotRunning: the sandbox exists and its guest doesn't run. Start it.
+	CodeNotRunning sandbox.Code = "SANDBOX_NOT_RUNNING"
+	// CodeBusy: another process is working on the same sandbox right now.
+	CodeBusy sandbox.Code = "SANDBOX_BUSY"
+	// CodeUnsupported: this machine can't run sandboxes this way; the hint says what would change that.
+	CodeUnsupported sandbox.Code = "MACHINE_NOT_SUPPORTED"
+	// CodeGuestFailed: the guest didn't start or died while it did.
+	CodeGuestFailed sandbox.Code = "GUEST_FAILED"
+)
+
+// Wrap gives a system error of the host a code, the operation and a cure. An error that already is a
+// *sandbox.Error stays what it is, and so does nil.
+func Wrap(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var done *sandbox.Error
+	if errors.As(err, &done) {
+		return err
+	}
+	e := &sandbox.Error{Code: sandbox.CodeInternal, Op: op, Message: err.Error(), Err: err}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		switch errno {
+		case syscall.ENOSPC, syscall.EDQUOT:
+			e.Code, e.Hint = sandbox.CodeNoSpace, "free some space or inodes on the file system that holds TONGS_HOME"
+		case syscall.EROFS:
+			e.Code, e.Hint = sandbox.CodeReadOnly, "point TONGS_HOME to a directory that can be written"
+		case syscall.EACCES, syscall.EPERM:
+			e.Code, e.Hint = sandbox.CodePermissionDenied, "run as root, or run `tongs doctor` to see what is missing"
+		case syscall.EMFILE, syscall.ENFILE:
+			e.Code, e.Hint = sandbox.CodeTooManyFiles, "raise the limit of open files: `ulimit -n 65536`"
+		case syscall.ENOMEM, syscall.EAGAIN:
+			e.Code, e.Hint = sandbox.CodeNoSpace, "the machine is out of memory or processes: end something, or raise kernel.pid_max and `ulimit -u`"
+		}
+	}
+	return e
+}
+
+// Invalid is the error for a Spec that makes no sense.
+func Invalid(op, format string, args ...any) error {
+	return &sandbox.Error{Code: sandbox.CodeInvalidArgument, Op: op, Message: fmt.Sprintf(format, args...)}
+}
+
+// NotFound is the error for an id that no sandbox has.
+func NotFound(op, id string) error {
+	return &sandbox.Error{Code: sandbox.CodeSandboxNotFound, Op: op, Message: fmt.Sprintf("there is no sandbox %q", id),
+		Hint: "it may have been destroyed; make it again"}
+}

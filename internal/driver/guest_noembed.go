@@ -1,0 +1,5 @@
+//go:build !embedguest
+
+package driver
+
+var embedded []byte
