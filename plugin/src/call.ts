@@ -11,8 +11,8 @@ const abortGraceMs = 5_000
 /** Bound on attempts of one call, should the connection break again and again. */
 const maxAttempts = 50
 
-/** Connection errors between the host and the sandbox; the run itself goes on there. */
-const lostCodes = new Set(["DISCONNECTED", "GUEST_DISCONNECTED"])
+/** The host lost its connection to the sandbox: the run itself goes on there. */
+const lostCodes = new Set(["CONNECTION_LOST"])
 
 /** OpenCode 1.18 gives the id of the call too, although its types do not say so. */
 type Context = ToolContext & { callID?: string }

@@ -2,7 +2,17 @@ import type { Hooks, Plugin, PluginModule } from "@opencode-ai/plugin"
 import { sharedHub } from "./listener"
 import { correctEnvironment, quotePaths } from "./prompt"
 import { settings } from "./settings"
-import { tools } from "./tools"
+import { ids, tools } from "./tools"
+
+/** Tools of OpenCode's own that touch neither files nor processes nor the network. */
+const harmless = ["invalid", "question", "skill", "StructuredOutput", "task", "todowrite"]
+
+/**
+ * Configuration denies every tool that is neither ours nor harmless, but rules
+ * of a session come after those of the configuration. So each call is looked
+ * at once more, whatever it is that offers the tool.
+ */
+const allowed = new Set([...harmless, ...ids])
 
 const server: Plugin = async (): Promise<Hooks> => {
   const set = settings()
@@ -10,6 +20,7 @@ const server: Plugin = async (): Promise<Hooks> => {
   return {
     tool: tools(hub, set.waitMs),
     "tool.execute.before": async ({ tool }, { args }) => {
+      if (!allowed.has(tool)) throw new Error(`The ${tool} tool is refused: it would not run in the session's sandbox`)
       if (tool !== "task" || typeof args !== "object" || args === null) return
       for (const name of ["prompt", "description", "command"])
         if (typeof args[name] === "string") args[name] = quotePaths(args[name])

@@ -10,6 +10,9 @@ interface Parameters {
   required?: string[]
 }
 
+/** The ids of the tools that are carried out in the sandbox. */
+export const ids = list.map((tool) => tool.id)
+
 /** The tools of tools.json, each carried out in the sandbox of its session. */
 export function tools(hub: Hub, waitMs: number): NonNullable<Hooks["tool"]> {
   return Object.fromEntries(
