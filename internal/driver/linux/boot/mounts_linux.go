@@ -1,0 +1,227 @@
+package boot
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const strict = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+
+var (
+	// maskedFiles show as empty: they tell about the host or steer it.
+	maskedFiles = []string{
+		"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/kmsg",
+		"proc/kallsyms", "proc/kpagecount", "proc/kpageflags", "proc/kpagecgroup", "proc/sysrq-trigger", "proc/config.gz",
+	}
+	// maskedDirs show as empty directories.
+	maskedDirs = []string{
+		"proc/acpi", "proc/scsi", "proc/asound", "proc/driver",
+		"sys/firmware", "sys/kernel/security", "sys/kernel/debug", "sys/kernel/tracing", "sys/fs/bpf", "sys/devices/virtual/powercap",
+	}
+	// readOnly can be read and not written.
+	readOnly = []string{"proc/sys", "proc/bus", "proc/fs", "proc/irq"}
+)
+
+// enterRoot assembles the sandbox's tree and makes it the only one.
+func enterRoot(plan Plan, fds []int) error {
+	point, root, mounts := fds[0], fds[1], fds[2:]
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fail("make mounts private", err)
+	}
+	if err := unix.MoveMount(root, "", point, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fail("attach root", err)
+	}
+	if err := unix.Fchdir(root); err != nil {
+		return fail("enter root", err)
+	}
+	for i, target := range plan.Mounts {
+		if err := attach(mounts[i], root, target[1:]); err != nil {
+			return err
+		}
+	}
+	for _, fs := range filesystems(plan) {
+		if err := mountNew(fs, root); err != nil {
+			if fs.optional {
+				continue
+			}
+			return err
+		}
+	}
+	if err := allowLowPorts(); err != nil {
+		return err
+	}
+	if err := mask(root); err != nil {
+		return err
+	}
+	// The old root ends up mounted on the new one, and is detached with all that was below it.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fail("change root", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fail("let go of the host's files", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fail("enter new root", err)
+	}
+	return nil
+}
+
+// attach puts a mount at a place below root. No link is followed on the way: when a sandbox is started
+// again, what is on its disk was written by strangers.
+func attach(mount, root int, target string) error {
+	to, err := open(root, target)
+	if err != nil {
+		return fail("find mount point /"+target, err)
+	}
+	defer unix.Close(to)
+	if err := unix.MoveMount(mount, "", to, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fail("attach /"+target, err)
+	}
+	return nil
+}
+
+func open(root int, rel string) (int, error) {
+	return unix.Openat2(root, rel, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC | unix.O_NOFOLLOW,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+	})
+}
+
+type filesystem struct {
+	kind, target string
+	options      []string // key or key=value
+	attr         int
+	optional     bool // an empty directory will do
+}
+
+func filesystems(plan Plan) []filesystem {
+	tmp := []string{"mode=1777"}
+	if plan.TmpBytes >= 0 {
+		tmp = append(tmp, "size="+strconv.FormatInt(plan.TmpBytes, 10))
+	}
+	return []filesystem{
+		{kind: "proc", target: "proc", attr: strict},
+		{kind: "sysfs", target: "sys", attr: strict | unix.MOUNT_ATTR_RDONLY, optional: true},
+		{kind: "devpts", target: "dev/pts", options: []string{"newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
+		{kind: "tmpfs", target: "dev/shm", options: []string{"mode=1777", "size=" + strconv.FormatInt(plan.ShmBytes, 10)}, attr: strict},
+		{kind: "mqueue", target: "dev/mqueue", attr: strict, optional: true},
+		{kind: "tmpfs", target: "tmp", options: tmp, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
+	}
+}
+
+func newMount(f filesystem) (int, error) {
+	fs, err := unix.Fsopen(f.kind, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, fail("open file system "+f.kind, err)
+	}
+	defer unix.Close(fs)
+	for _, o := range f.options {
+		if k, v, ok := strings.Cut(o, "="); ok {
+			err = unix.FsconfigSetString(fs, k, v)
+		} else if o != "newinstance" { // devpts: implied by every mount today
+			err = unix.FsconfigSetFlag(fs, k)
+		}
+		if err != nil {
+			return -1, fail("set "+o+" of "+f.kind, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fail("create "+f.kind, err)
+	}
+	m, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, f.attr)
+	if err != nil {
+		return -1, fail("mount "+f.kind, err)
+	}
+	return m, nil
+}
+
+func mountNew(f filesystem, root int) error {
+	m, err := newMount(f)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(m)
+	return attach(m, root, f.target)
+}
+
+// mask hides and locks parts of the fresh /proc and /sys. Entries that this kernel doesn't have are
+// passed over.
+func mask(root int) error {
+	for _, rel := range maskedFiles {
+		if err := cover(root, rel, "dev/null", 0); err != nil {
+			return err
+		}
+	}
+	empty := -1
+	for _, rel := range maskedDirs {
+		to, err := open(root, rel)
+		if err != nil {
+			continue
+		}
+		unix.Close(to)
+		if empty < 0 {
+			empty, err = newMount(filesystem{kind: "tmpfs", options: []string{"mode=0555", "size=0", "nr_inodes=2"}, attr: strict | unix.MOUNT_ATTR_RDONLY})
+			if err != nil {
+				return err
+			}
+			defer unix.Close(empty)
+			if err := attach(empty, root, rel); err != nil {
+				return err
+			}
+			continue
+		}
+		again, err := unix.OpenTree(empty, "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		if err != nil {
+			return fail("mask /"+rel, err)
+		}
+		err = attach(again, root, rel)
+		unix.Close(again)
+		if err != nil {
+			return err
+		}
+	}
+	for _, rel := range readOnly {
+		if err := cover(root, rel, rel, strict|unix.MOUNT_ATTR_RDONLY); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cover mounts one place of the tree over another (or over itself), with more flags.
+func cover(root int, rel, with string, attr uint64) error {
+	to, err := open(root, rel)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(to)
+	m, err := unix.OpenTree(root, with, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	if err != nil {
+		return fail("cover /"+rel, err)
+	}
+	defer unix.Close(m)
+	if attr != 0 {
+		if err := unix.MountSetattr(m, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: attr}); err != nil {
+			return fail("protect /"+rel, err)
+		}
+	}
+	if err := unix.MoveMount(m, "", to, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fail("cover /"+rel, err)
+	}
+	return nil
+}
+
+// allowLowPorts lets everybody bind ports below 1024: they are the sandbox's own.
+func allowLowPorts() error {
+	fd, err := unix.Open("proc/sys/net/ipv4/ip_unprivileged_port_start", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil // an old kernel, or one without the setting: then low ports are refused
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte("0")); err != nil {
+		return fail("allow low ports", err)
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package boot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// channelSeconds is how long the driver may take from starting this process to sending the plan.
+const channelSeconds = 30
+
+// Run turns the process that calls it into the first process of a sandbox, as the driver wants it.
+// It must be PID 1 of new namespaces, and nothing else may have happened in the process yet. setup is
+// a Config as JSON. On error, the driver has been told and the process must exit.
+func Run(setup json.RawMessage) error {
+	var cfg Config
+	if err := json.Unmarshal(setup, &cfg); err != nil {
+		return fmt.Errorf("boot: setup: %w", err)
+	}
+	if os.Getpid() != 1 || cfg.ChannelFD <= 2 {
+		return errors.New("boot: this process was not started by a driver: it must be PID 1 and have a channel")
+	}
+	unix.CloseOnExec(cfg.ChannelFD)
+	defer unix.Close(cfg.ChannelFD)
+
+	err := run(cfg.ChannelFD)
+	answer := &Failure{}
+	if err != nil && !errors.As(err, &answer) {
+		answer = &Failure{Op: "boot", Message: err.Error()}
+	}
+	data, merr := json.Marshal(answer)
+	if merr == nil {
+		// The driver may be gone; then nobody waits for the answer, and a booted sandbox is as good.
+		_ = unix.Send(cfg.ChannelFD, data, unix.MSG_NOSIGNAL)
+	}
+	return err
+}
+
+func run(channel int) error {
+	plan, fds, err := receive(channel)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	if err := enterRoot(plan, fds); err != nil {
+		return err
+	}
+	if err := network(); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
+		return fail("set hostname", err)
+	}
+	if err := scratch(plan); err != nil {
+		return err
+	}
+	return dropPrivileges()
+}
+
+// receive waits for the plan and its descriptors.
+func receive(channel int) (Plan, []int, error) {
+	tv := unix.Timeval{Sec: channelSeconds}
+	if err := unix.SetsockoptTimeval(channel, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		return Plan{}, nil, fail("set channel deadline", err)
+	}
+	buf := make([]byte, MaxPlanBytes)
+	oob := make([]byte, unix.CmsgSpace((MaxMounts+2)*4))
+	var n, oobn, flags int
+	for {
+		var err error
+		n, oobn, flags, _, err = unix.Recvmsg(channel, buf, oob, unix.MSG_CMSG_CLOEXEC)
+		if err == nil {
+			break
+		}
+		if err != unix.EINTR {
+			return Plan{}, nil, fail("wait for the driver", err)
+		}
+	}
+	if n == 0 {
+		return Plan{}, nil, &Failure{Op: "wait for the driver", Message: "it went away"}
+	}
+	fds, err := descriptors(oob[:oobn])
+	if err == nil && flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 {
+		err = &Failure{Op: "receive plan", Message: "the message was cut"}
+	}
+	var plan Plan
+	if err == nil {
+		plan, err = DecodePlan(buf[:n])
+	}
+	if err == nil && len(fds) != len(plan.Mounts)+2 {
+		err = &Failure{Op: "receive plan", Message: fmt.Sprintf("%d mounts with %d descriptors", len(plan.Mounts), len(fds))}
+	}
+	if err != nil {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		return Plan{}, nil, err
+	}
+	return plan, fds, nil
+}
+
+func descriptors(oob []byte) ([]int, error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return nil, fail("receive plan", err)
+	}
+	var fds []int
+	for _, m := range msgs {
+		got, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			return fds, fail("receive plan", err)
+		}
+		fds = append(fds, got...)
+	}
+	return fds, nil
+}
+
+// network raises the loopback interface, the only one there is.
+func network() error {
+	s, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fail("open socket", err)
+	}
+	defer unix.Close(s)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return fail("name loopback", err)
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fail("raise loopback", err)
+	}
+	return nil
+}
+
+// scratch makes the places that tools expect in /tmp, which is new at each start.
+func scratch(plan Plan) error {
+	for _, dir := range []string{"/tmp/opencode", "/tmp/opencode/output"} {
+		if err := unix.Mkdir(dir, 0o755); err != nil && err != unix.EEXIST {
+			return fail("make "+dir, err)
+		}
+		if err := unix.Lchown(dir, plan.UID, plan.GID); err != nil {
+			return fail("give away "+dir, err)
+		}
+	}
+	return nil
+}
+
+func fail(op string, err error) error {
+	f := &Failure{Op: op, Message: strings.TrimSpace(err.Error())}
+	var errno syscall.Errno
+	if errors.As(err, &errno) {
+		f.Errno = errno
+	}
+	return f
+}

@@ -1,0 +1,11 @@
+//go:build !linux
+
+package boot
+
+import (
+	"encoding/json"
+	"errors"
+)
+
+// Run needs Linux.
+func Run(json.RawMessage) error { return errors.New("boot: only Linux has what a sandbox is made of") }
