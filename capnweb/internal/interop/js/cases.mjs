@@ -1,0 +1,629 @@
+// What the JavaScript client does to a peer that serves the object of api.mjs (or its twin in Go).
+// Each case ends with everything disposed: the driver then looks at both sides' tables.
+import assert from "node:assert/strict";
+import { patternBytes, patternStream, readAll, hashOf, Hash } from "./api.mjs";
+
+const cases = [];
+
+// add registers a case. needs names the oldest library version whose client can do it; batch marks
+// those that make all their calls in one turn and so also work in an HTTP batch.
+function add(name, run, { needs = "0.8.0", batch = false } = {}) {
+  cases.push({ name, run, needs, batch });
+}
+
+export function list(version) {
+  return cases.filter((c) => version !== "0.8.0" || c.needs === "0.8.0").map(({ name, batch }) => ({ name, batch }));
+}
+
+// run runs one case against api, a stub of the peer's main object.
+export async function run(name, api, lib) {
+  const found = cases.find((c) => c.name === name);
+  if (!found) throw new Error(`no case ${name}`);
+  const owned = [];
+  const own = (x) => {
+    owned.push(x);
+    return x;
+  };
+  try {
+    await found.run({ api, lib, own });
+  } finally {
+    for (const x of owned.reverse()) x[Symbol.dispose]();
+  }
+}
+
+async function until(condition, what, ms = 5000) {
+  const end = Date.now() + ms;
+  while (!(await condition())) {
+    if (Date.now() > end) throw new Error(`still not so after ${ms} ms: ${what}`);
+    await new Promise((r) => setTimeout(r, 1));
+  }
+}
+
+// same is deepEqual, but for Buffer, which is how the library delivers a Uint8Array on node.
+function same(got, want) {
+  assert.deepEqual(unbuffer(got), want);
+}
+
+function unbuffer(v) {
+  if (Buffer.isBuffer(v)) return new Uint8Array(v);
+  if (Array.isArray(v)) return v.map(unbuffer);
+  return v;
+}
+
+async function thrown(promise) {
+  try {
+    await promise;
+  } catch (e) {
+    return e;
+  }
+  assert.fail("the call did not fail");
+}
+
+// --- Calls and values
+
+add("call", async ({ api }) => {
+  assert.equal(await api.square(5), 25);
+  assert.equal(await api.add("tö", "ngs"), "töngs");
+  assert.equal(await api.nothing(), undefined);
+  assert.equal(await api.nul(), null);
+});
+
+add("calls in one turn", async ({ api }) => {
+  const all = [api.square(1), api.square(2), api.add(1, 2), api.nothing(), api.nul()];
+  assert.deepEqual(await Promise.all(all), [1, 4, 3, undefined, null]);
+}, { batch: true });
+
+const plainValues = () => [
+  null, true, false, 0, 1, -1, 1.5, 1e21, 1e-7, 5e-324, Number.MAX_SAFE_INTEGER, -Number.MAX_SAFE_INTEGER,
+  "", "text", "é\u2028\u2029\u0000\"\\\n", "😀", [], [[]], [[[1]]], [[], []], {}, { a: [] },
+  { a: { b: [1, { c: "d" }] } }, undefined, [undefined, null], NaN, Infinity, -Infinity,
+  5n, -12345678901234567890123456789n, new Date(0), new Date(1700000000123),
+  new Uint8Array(0), new Uint8Array([255]), new Uint8Array([1, 2]), new Uint8Array([1, 2, 3]), patternBytes(61),
+];
+
+add("values", async ({ api }) => {
+  for (const v of plainValues()) same(await api.echo(v), v);
+  assert.equal((await api.echo(new Date(NaN))).getTime(), NaN);
+  assert.deepEqual(await api.echo({ toString: 1, toJSON: 2, constructor: 3, ok: 4 }), { ok: 4 });
+});
+
+add("values in one turn", async ({ api }) => {
+  const values = plainValues();
+  same(await Promise.all(values.map((v) => api.echo(v))), values);
+}, { batch: true });
+
+add("values since 0.11", async ({ api }) => {
+  const values = [
+    new Uint8Array([1, 2, 3]).buffer, new Int8Array([-1, 2]), new Uint8ClampedArray([1, 255]), new Int16Array([-300, 300]),
+    new Uint16Array([65535]), new Int32Array([-70000]), new Uint32Array([4000000000]), new BigInt64Array([-5n]),
+    new BigUint64Array([5n]), new Float32Array([1.5, -2]), new Float64Array([Math.PI]), new URL("https://example.com/a?b=c#d"),
+  ];
+  for (const v of values) {
+    const got = await api.echo(v);
+    assert.equal(got.constructor.name, v.constructor.name);
+    assert.deepEqual(got, v);
+  }
+  const view = await api.echo(new DataView(new Uint8Array([9, 8]).buffer));
+  assert.equal(view.getUint8(1), 8);
+}, { needs: "0.12.0" });
+
+add("headers", async ({ api }) => {
+  const got = await api.echo(new Headers([["X-One", "1"], ["x-two", "2"], ["X-One", "3"], ["set-cookie", "a=b"], ["set-cookie", "c=d"]]));
+  assert.deepEqual([...got], [...new Headers([["x-one", "1, 3"], ["x-two", "2"], ["set-cookie", "a=b"], ["set-cookie", "c=d"]])]);
+});
+
+add("large messages", async ({ api }) => {
+  const text = "x".repeat(1 << 20);
+  assert.equal((await api.echo(text)).length, text.length);
+  const bytes = patternBytes(1 << 20);
+  assert.deepEqual(hashOf(await api.echo(bytes)), hashOf(bytes));
+  const numbers = Array.from({ length: 50_000 }, (_, i) => i);
+  assert.deepEqual(await api.echo(numbers), numbers);
+});
+
+add("two hundred at once", async ({ api }) => {
+  const all = await Promise.all(Array.from({ length: 200 }, (_, i) => (i % 3 ? api.square(i) : api.later(i * i, i % 7))));
+  assert.deepEqual(all, Array.from({ length: 200 }, (_, i) => i * i));
+});
+
+// --- Properties
+
+add("properties", async ({ api }) => {
+  assert.deepEqual(await api.config, { name: "tongs", deep: { list: [10, 20, 30] } });
+  assert.equal(await api.config.name, "tongs");
+  assert.deepEqual(await api.config.deep.list, [10, 20, 30]);
+  assert.equal(await api.config.missing, undefined);
+  assert.equal(await api.missing, undefined);
+});
+
+add("properties in one turn", async ({ api }) => {
+  assert.deepEqual(await Promise.all([api.config.name, api.config.deep, api.missing]), ["tongs", { list: [10, 20, 30] }, undefined]);
+}, { batch: true });
+
+add("below a getter", async ({ api, own }) => {
+  assert.equal(await api.counter.value, 100);
+  const counter = own(await api.counter);
+  assert.equal(await counter.increment(1), 101);
+  assert.equal(await counter.value, 101);
+  const square = own(api.square.dup());
+  assert.equal(await square(7), 49);
+});
+
+// --- Objects and their disposal
+
+add("object", async ({ api }) => {
+  const c = await api.makeCounter(3);
+  assert.equal(await c.increment(2), 5);
+  assert.equal(await c.increment(), 6);
+  assert.equal(await c.value, 6);
+  assert.equal(await api.incrementCounter(c, 4), 10);
+  assert.equal(await api.live(), 1);
+  c[Symbol.dispose]();
+  await until(async () => (await api.live()) === 0, "the counter is disposed");
+});
+
+add("duplicates", async ({ api }) => {
+  const c = await api.makeCounter(0);
+  const d = c.dup();
+  const e = d.dup();
+  c[Symbol.dispose]();
+  d[Symbol.dispose]();
+  c[Symbol.dispose]();
+  assert.equal(await e.increment(1), 1);
+  assert.equal(await api.live(), 1);
+  e[Symbol.dispose]();
+  await until(async () => (await api.live()) === 0, "the counter is disposed");
+});
+
+add("many objects in one result", async ({ api, own }) => {
+  const list = own(await api.makeCounters(20));
+  assert.deepEqual(await Promise.all(list.map((c) => c.increment(1))), Array.from({ length: 20 }, (_, i) => i + 1));
+  assert.equal(await api.live(), 20);
+  for (const c of list.slice(0, 10)) c[Symbol.dispose]();
+  await until(async () => (await api.live()) === 10, "half of them are disposed");
+  list[Symbol.dispose]();
+  await until(async () => (await api.live()) === 0, "all are disposed");
+});
+
+add("dispose what is not awaited", async ({ api }) => {
+  api.makeCounter(1)[Symbol.dispose]();
+  await until(async () => (await api.live()) === 0, "the counter is disposed");
+  const hanging = api.hang();
+  const error = thrown(hanging);
+  hanging[Symbol.dispose]();
+  assert.match((await error).message, /disposed/);
+});
+
+add("a local object passed twice", async ({ api, lib }) => {
+  let disposed = 0;
+  class Local extends lib.RpcTarget {
+    increment(n) {
+      return n + 1;
+    }
+    [Symbol.dispose]() {
+      disposed++;
+    }
+  }
+  const local = new Local();
+  assert.deepEqual(await api.incrementBoth(local, local), [2, 2]);
+  await until(() => disposed === 2, "both references are disposed");
+  const stub = new lib.RpcStub(new Local());
+  assert.deepEqual(await api.incrementBoth(stub, stub), [2, 2]);
+  stub[Symbol.dispose]();
+  await until(() => disposed === 3, "the shared object is disposed once more");
+});
+
+// --- Pipelining
+
+add("pipelining", async ({ api, own }) => {
+  assert.equal(await own(api.makeCounter(3)).increment(2), 5);
+  assert.equal(await own(own(api.makeCounter(1)).another(7)).value, 7);
+  assert.equal(await api.config.deep.list.missing, undefined);
+  assert.equal(await api.live(), 3, "the counters live until their promises are disposed");
+});
+
+add("pipelining in one turn", async ({ api, own }) => {
+  const counter = own(api.makeCounter(3));
+  const other = own(counter.another(7));
+  assert.deepEqual(await Promise.all([counter.increment(2), other.value, counter.increment(2)]), [5, 7, 7]);
+}, { batch: true });
+
+add("promises as arguments", async ({ api, own }) => {
+  const sum = api.add(own(api.square(2)), own(api.square(3)));
+  const count = api.incrementCounter(own(api.makeCounter(4)), own(api.square(3)));
+  const late = api.echo({ deep: [own(api.later("x", 5))] });
+  assert.deepEqual(await Promise.all([sum, count, late]), [13, 13, { deep: ["x"] }]);
+}, { batch: true });
+
+add("a late argument delays only its call", async ({ api, own }) => {
+  let first = "";
+  const slow = api.add(own(api.later(1, 50)), 1).then((v) => ((first ||= "slow"), v));
+  const fast = api.add(1, 1).then((v) => ((first ||= "fast"), v));
+  assert.deepEqual(await Promise.all([slow, fast]), [2, 2]);
+  assert.equal(first, "fast");
+});
+
+add("order of calls on one object", async ({ api, own }) => {
+  const c = own(api.makeCounter(0));
+  const all = await Promise.all(Array.from({ length: 100 }, () => c.increment(1)));
+  assert.deepEqual(all, Array.from({ length: 100 }, (_, i) => i + 1));
+}, { batch: true });
+
+add("errors travel down the pipeline", async ({ api, own }) => {
+  const failed = own(api.fail("range"));
+  const first = thrown(failed);
+  const below = thrown(failed.a.b());
+  const asArgument = thrown(api.square(failed));
+  for (const e of [await first, await below, await asArgument]) {
+    assert.ok(e instanceof RangeError);
+    assert.equal(e.message, "test error");
+  }
+}, { batch: true });
+
+add("returned promises are chained", async ({ api, own }) => {
+  const c = own(await api.makeCounter(2));
+  assert.deepEqual(await api.echo([own(c.increment(1)), own(c.increment(3))]), [3, 6]);
+});
+
+// --- Callbacks
+
+add("callback", async ({ api }) => {
+  assert.deepEqual(await api.callFunction((i) => i * 2, 21), { result: 42 });
+  assert.deepEqual(await api.callFunction(async (i) => (await api.square(i)) + 1, 4), { result: 17 });
+  assert.equal(await api.callMany((i) => i, 200), 19900);
+});
+
+add("callback that fails", async ({ api }) => {
+  const e = await thrown(api.callFunction(() => {
+    throw Object.assign(new RangeError("from the callback"), { code: "E_BACK" });
+  }, 1));
+  assert.ok(e instanceof RangeError);
+  assert.equal(e.message, "from the callback");
+  assert.equal(e.code, "E_BACK");
+});
+
+add("the peer's own object as an argument", async ({ api, own }) => {
+  assert.deepEqual(await own(api.callSquare(api, 5)), { result: 25 });
+});
+
+add("a local object whose result is a promise", async ({ api, own, lib }) => {
+  class Squarer extends lib.RpcTarget {
+    square(i) {
+      return Promise.resolve(i * i + 1);
+    }
+  }
+  assert.deepEqual(await own(api.callSquare(new Squarer(), 5)), { result: 26 });
+});
+
+add("callback kept after the call", async ({ api, lib }) => {
+  let disposed = 0;
+  const seen = [];
+  class Listener extends lib.RpcTarget {
+    [Symbol.dispose]() {
+      disposed++;
+    }
+  }
+  await api.keep((i) => {
+    seen.push(i);
+    return i + 1;
+  });
+  assert.equal(await api.fire(1), 2);
+  assert.equal(await api.fire(2), 3);
+  await api.forget();
+  await api.keep(new Listener());
+  assert.equal(disposed, 0);
+  await api.forget();
+  await until(() => disposed === 1, "the listener is disposed");
+  assert.deepEqual(seen, [1, 2]);
+});
+
+// --- map
+
+add("map", async ({ api, own }) => {
+  assert.deepEqual(await own(own(api.list(5)).map((i) => api.square(i))), [0, 1, 4, 9, 16]);
+  assert.deepEqual(await own(own(api.list(2)).map((i) => ({ i, sq: api.square(i), sum: api.add(i, 10), k: [1, "x"] }))), [
+    { i: 0, sq: 0, sum: 10, k: [1, "x"] },
+    { i: 1, sq: 1, sum: 11, k: [1, "x"] },
+  ]);
+  assert.deepEqual(await own(own(api.users()).map((u) => u.name)), ["Ada", "Grace"]);
+  assert.deepEqual(await own(own(api.nested()).map((row) => row.map((i) => api.square(i)))), [[1, 4], [9]]);
+  assert.equal(await own(own(api.nul()).map((i) => api.square(i))), null);
+  assert.equal(await own(own(api.square(3)).map((i) => api.square(i))), 81);
+  assert.deepEqual(await own(own(api.list(0)).map((i) => api.square(i))), []);
+});
+
+add("map in one turn", async ({ api, own }) => {
+  assert.deepEqual(await own(own(api.list(5)).map((i) => api.square(i))), [0, 1, 4, 9, 16]);
+}, { batch: true });
+
+add("map over a hundred", async ({ api, own }) => {
+  const got = await own(own(api.list(100)).map((i) => api.square(i)));
+  assert.deepEqual(got, Array.from({ length: 100 }, (_, i) => i * i));
+});
+
+add("map over objects", async ({ api, own }) => {
+  assert.deepEqual(await own(own(api.makeCounters(3)).map((c) => c.increment(2))), [2, 3, 4]);
+});
+
+add("map with a local function", async ({ api, own, lib }) => {
+  const plus = own(new lib.RpcStub((i) => i + 100));
+  assert.deepEqual(await own(own(api.list(3)).map((i) => plus(i))), [100, 101, 102]);
+});
+
+add("map whose calls fail", async ({ api, own }) => {
+  const e = await thrown(own(own(api.list(3)).map(() => api.fail("range"))));
+  assert.equal(e.message, "test error");
+});
+
+// --- Errors
+
+add("errors", async ({ api }) => {
+  const range = await thrown(api.fail("range"));
+  assert.ok(range instanceof RangeError);
+  assert.equal(range.message, "test error");
+
+  const e = await thrown(api.fail("props"));
+  assert.ok(e instanceof TypeError);
+  assert.equal(e.message, "boom");
+  assert.deepEqual({ ...e, cause: undefined }, { code: "E_BOOM", op: "test", count: 3, detail: { list: [1, 2] }, cause: undefined });
+  assert.ok(e.cause instanceof RangeError);
+  assert.equal(e.cause.message, "inner");
+  assert.equal(e.cause.code, "E_INNER");
+
+  const outer = await thrown(api.fail("cause value"));
+  assert.equal(outer.cause, "just text");
+
+  const many = await thrown(api.fail("aggregate"));
+  assert.ok(many instanceof AggregateError);
+  assert.deepEqual(many.errors.map((x) => `${x.name}: ${x.message}`), ["Error: one", "TypeError: two"]);
+
+  assert.equal(await thrown(api.fail("text")), "plain text");
+  assert.deepEqual(await thrown(api.fail("object")), { a: 1 });
+});
+
+add("errors of the dispatch", async ({ api }) => {
+  const missing = await thrown(api.nope(1));
+  assert.ok(missing instanceof TypeError);
+  assert.equal(missing.message, "'nope' is not a function.");
+  assert.match((await thrown(api.config.deep.nope())).message, /'config\.deep\.nope' is not a function/);
+  assert.ok((await thrown(api.missing.deeper.still)) instanceof TypeError);
+});
+
+add("errors as values", async ({ api }) => {
+  const e = await api.echo({ e: Object.assign(new TypeError("a value"), { code: "E_VALUE" }) });
+  assert.ok(e.e instanceof TypeError);
+  assert.equal(e.e.message, "a value");
+  assert.equal(e.e.code, "E_VALUE");
+});
+
+add("what cannot be sent fails alone", async ({ api }) => {
+  class Odd {}
+  await assert.rejects(async () => await api.echo(new Odd()), TypeError);
+  assert.equal(await api.square(3), 9);
+});
+
+// --- Streams
+
+const MiB = 1 << 20;
+
+add("stream of bytes up", async ({ api }) => {
+  const expected = hashOf(patternBytes(MiB));
+  assert.deepEqual(await api.readBytes(patternStream(MiB, 32 << 10)), expected);
+  assert.deepEqual(await api.readBytes(patternStream(0, 10)), hashOf(new Uint8Array(0)));
+  assert.deepEqual(await api.readBytes(patternStream(1, 10)), hashOf(patternBytes(1)));
+});
+
+add("stream of bytes down", async ({ api }) => {
+  assert.deepEqual(await readAll(await api.sourceBytes(MiB, 32 << 10)), hashOf(patternBytes(MiB)));
+  assert.deepEqual(await readAll(await api.sourceBytes(0, 10)), hashOf(new Uint8Array(0)));
+});
+
+const objectStream = (values) =>
+  new ReadableStream({
+    start(controller) {
+      for (const v of values) controller.enqueue(v);
+      controller.close();
+    },
+  });
+
+add("stream of objects", async ({ api }) => {
+  const values = [1, "two", null, { three: [3] }, new Date(4), 5n, new Uint8Array([6]), undefined, [[]], []];
+  same(await api.readObjects(objectStream(values)), values);
+  const down = [];
+  for await (const v of await api.sourceObjects(100)) down.push(v);
+  assert.deepEqual(down, Array.from({ length: 100 }, (_, i) => ({ i, square: i * i })));
+});
+
+add("stream of many small chunks", async ({ api }) => {
+  const values = Array.from({ length: 2000 }, (_, i) => i);
+  assert.deepEqual(await api.readObjects(objectStream(values)), values);
+});
+
+add("objects in the chunks of a stream", async ({ api, lib }) => {
+  let disposed = 0;
+  class Local extends lib.RpcTarget {
+    #n;
+    constructor(n) {
+      super();
+      this.#n = n;
+    }
+    increment(by) {
+      return this.#n + by;
+    }
+    [Symbol.dispose]() {
+      disposed++;
+    }
+  }
+  assert.equal(await api.readCounters(objectStream([new Local(1), new Local(2), new Local(3)])), 9);
+  await until(() => disposed === 3, "the objects in the chunks are disposed");
+}, { needs: "0.12.0" });
+
+add("writable stream as an argument", async ({ api }) => {
+  const hash = new Hash();
+  let closed = false;
+  const sink = new WritableStream({
+    write: (c) => void hash.add(c),
+    close: () => void (closed = true),
+  });
+  assert.equal(await api.writeTo(sink, 50, 5000), 250_000);
+  assert.ok(closed);
+  assert.deepEqual(hash.sum(), hashOf(patternBytes(250_000)));
+});
+
+add("writable stream as an argument, given up", async ({ api }) => {
+  let reason;
+  const sink = new WritableStream({ abort: (r) => void (reason = r) });
+  await api.abortTo(sink);
+  await until(() => reason !== undefined, "the sink is aborted");
+  assert.match(String(reason?.message ?? reason), /writer gave up/);
+});
+
+add("writable stream as a result", async ({ api, own }) => {
+  const sink = own(await api.makeSink(0));
+  const writer = (await sink.stream()).getWriter();
+  for (let i = 0; i < 64; i++) await writer.write(patternBytes(4096, i * 4096));
+  await writer.close();
+  assert.deepEqual(await sink.outcome(), { ...hashOf(patternBytes(64 * 4096)), state: "closed" });
+});
+
+add("writable stream as a result, given up", async ({ api, own }) => {
+  const sink = own(await api.makeSink(0));
+  const writer = (await sink.stream()).getWriter();
+  await writer.write(patternBytes(10));
+  await writer.abort(new Error("changed my mind"));
+  await until(async () => (await sink.outcome()).state !== "open", "the sink is aborted");
+  assert.equal((await sink.outcome()).state, "aborted: changed my mind");
+});
+
+add("writable stream that fails", async ({ api, own }) => {
+  const sink = own(await api.makeSink(10_000));
+  const writer = (await sink.stream()).getWriter();
+  writer.closed.catch(() => {});
+  const e = await thrown((async () => {
+    for (let i = 0; i < 10_000; i++) await writer.write(patternBytes(1000));
+    await writer.close();
+  })());
+  assert.match(e.message, /sink is full/);
+});
+
+add("the reader holds the writer back", async ({ api, own }) => {
+  const chunk = 16 << 10;
+  const total = 8 * MiB;
+  let made = 0;
+  const stream = new ReadableStream({
+    pull(controller) {
+      if (made >= total) return controller.close();
+      controller.enqueue(patternBytes(chunk, made));
+      made += chunk;
+    },
+  });
+  const reader = own(await api.slowReader(stream));
+  await reader.take(1);
+  for (let before = -1, still = 0; still < 20; ) {
+    await api.square(1);
+    still = made === before ? still + 1 : 0;
+    before = made;
+  }
+  assert.ok(made <= 2 * MiB, `${made} bytes were taken from the source for a reader that wants none`);
+  for (;;) {
+    const r = await reader.take(10);
+    if (r.done) {
+      assert.deepEqual({ size: r.size, hash: r.hash }, hashOf(patternBytes(total)));
+      break;
+    }
+  }
+});
+
+add("a reader that stops", async ({ api }) => {
+  const reader = (await api.endless()).getReader();
+  for (let i = 0; i < 3; i++) assert.equal((await reader.read()).value.length, 1024);
+  await reader.cancel(new Error("enough"));
+  await until(async () => (await api.cancelled()) === 1, "the source is cancelled");
+});
+
+add("a stream nobody wants", async ({ api }) => {
+  let cancelled = false;
+  const stream = new ReadableStream({
+    pull: (c) => c.enqueue(patternBytes(1000)),
+    cancel: () => void (cancelled = true),
+  });
+  assert.equal(await api.nothing(stream), undefined);
+  await until(() => cancelled, "the source is cancelled");
+});
+
+add("a source that fails, up", async ({ api }) => {
+  let left = 3;
+  const stream = new ReadableStream({
+    pull(controller) {
+      if (left-- > 0) controller.enqueue(patternBytes(10));
+      else controller.error(new RangeError("source failed"));
+    },
+  });
+  const e = await thrown(api.readBytes(stream));
+  assert.match(e.message, /source failed/);
+});
+
+add("a source that fails, down", async ({ api }) => {
+  const e = await thrown(readAll(await api.failing(3)));
+  assert.match(e.message, /source failed/);
+});
+
+add("eight streams at once", async ({ api }) => {
+  const size = 256 << 10;
+  const expected = hashOf(patternBytes(size));
+  const jobs = [];
+  for (let i = 0; i < 4; i++) {
+    jobs.push(api.readBytes(patternStream(size, 10_000)));
+    jobs.push(api.sourceBytes(size, 10_000).then(readAll));
+  }
+  for (const got of await Promise.all(jobs)) assert.deepEqual(got, expected);
+});
+
+// --- Blobs and HTTP messages
+
+const describe = async (blob) => ({ type: blob.type, ...hashOf(new Uint8Array(await blob.arrayBuffer())) });
+
+add("blobs", async ({ api }) => {
+  for (const size of [0, 1, 300_000]) {
+    const blob = new Blob([patternBytes(size)], { type: "application/x-test" });
+    assert.deepEqual(await api.describeBlob(blob), await describe(blob));
+    assert.deepEqual(await describe(await api.makeBlob(size, "image/x-test")), {
+      type: "image/x-test",
+      ...hashOf(patternBytes(size)),
+    });
+    assert.deepEqual(await describe(await api.echoBlob(blob)), await describe(blob));
+  }
+});
+
+add("blobs within values", async ({ api }) => {
+  const blob = (text) => new Blob([text], { type: "text/plain" });
+  const got = await api.echo({ a: blob("one"), list: [blob("two")] });
+  assert.equal(await got.a.text(), "one");
+  assert.equal(await got.list[0].text(), "two");
+});
+
+add("requests", async ({ api }) => {
+  const headers = { "X-Test": "yes" };
+  assert.deepEqual(await api.describeRequest(new Request("http://example.com/a?b=c", { headers })), {
+    method: "GET", url: "http://example.com/a?b=c", header: "yes", ...hashOf(new Uint8Array(0)),
+  });
+  assert.deepEqual(await api.describeRequest(new Request("http://example.com/p", { method: "POST", headers, body: patternBytes(1000) })), {
+    method: "POST", url: "http://example.com/p", header: "yes", ...hashOf(patternBytes(1000)),
+  });
+  const streamed = new Request("http://example.com/s", { method: "PUT", headers, body: patternStream(200_000, 7000), duplex: "half" });
+  assert.deepEqual(await api.describeRequest(streamed), {
+    method: "PUT", url: "http://example.com/s", header: "yes", ...hashOf(patternBytes(200_000)),
+  });
+});
+
+add("responses", async ({ api }) => {
+  const empty = await api.makeResponse(204, 0);
+  assert.equal(empty.status, 204);
+  assert.equal(empty.headers.get("x-test"), "yes");
+  const full = await api.makeResponse(201, 200_000);
+  assert.equal(full.status, 201);
+  assert.deepEqual(hashOf(new Uint8Array(await full.arrayBuffer())), hashOf(patternBytes(200_000)));
+  assert.deepEqual(await api.describeResponse(new Response(patternBytes(5000), { status: 418, headers: { "X-Test": "ja" } })), {
+    status: 418, header: "ja", ...hashOf(patternBytes(5000)),
+  });
+});

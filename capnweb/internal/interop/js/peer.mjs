@@ -1,0 +1,118 @@
+// The JavaScript side of the interop tests, driven by the Go side: one JSON object per line on
+// stdin, one answer per line on stdout, in any order. It serves the object of api.mjs on a port
+// (first line out), and runs the cases of cases.mjs against a URL it is told.
+//
+//   {"id":1,"do":"list","lib":"0.8.0"}                         the cases that version can do
+//   {"id":2,"do":"case","lib":"0.8.0","name":"call","url":…}   run one over a WebSocket
+//   {"id":3,"do":"batch","lib":…,"name":…,"url":…}             run one over an HTTP batch
+//   {"id":4,"do":"stock","lib":…,"name":…,"url":…}             run one through newWebSocketRpcSession(url)
+//   {"id":5,"do":"relayed","lib":…,"target":"0.12.0","name":…,"client":…,"server":…}
+//                                                              run one through a relay of two sockets
+//   {"id":6,"do":"served","session":"x"}                       tables of the session served as ?id=x, once idle
+//   {"id":7,"do":"hangUp","session":"x"}                       close it
+import http from "node:http";
+import readline from "node:readline";
+import WebSocket, { WebSocketServer } from "ws";
+import { makeApi } from "./api.mjs";
+import * as cases from "./cases.mjs";
+import { dial, idle, library, over } from "./session.mjs";
+
+globalThis.WebSocket = WebSocket; // node 20 has none
+
+const served = new Map();
+
+const server = http.createServer((request, response) => {
+  const url = new URL(request.url, "http://localhost");
+  const lib = library(url.pathname.slice(1));
+  lib.nodeHttpBatchRpcResponse(request, response, makeApi(lib)).catch((e) => {
+    response.writeHead(500);
+    response.end(String(e?.message ?? e));
+  });
+});
+
+const sockets = new WebSocketServer({ server, maxPayload: 256 << 20, perMessageDeflate: false });
+sockets.on("connection", (ws, request) => {
+  const url = new URL(request.url, "http://localhost");
+  const lib = library(url.pathname.slice(1));
+  const session = over(ws, lib, makeApi(lib));
+  const id = url.searchParams.get("id");
+  served.set(id, session);
+  session.closed.then(() => served.delete(id));
+});
+
+const commands = {
+  list: ({ lib }) => cases.list(lib),
+
+  async case({ lib: version, name, url }) {
+    const lib = library(version);
+    const session = dial(url, lib);
+    try {
+      await cases.run(name, session.api, lib);
+      return { client: await idle(session) };
+    } finally {
+      await session.close();
+    }
+  },
+
+  async batch({ lib: version, name, url }) {
+    const lib = library(version);
+    const api = lib.newHttpBatchRpcSession(url);
+    await cases.run(name, api, lib);
+    return {};
+  },
+
+  async stock({ lib: version, name, url }) {
+    const lib = library(version);
+    const api = lib.newWebSocketRpcSession(url);
+    const broken = new Promise((resolve) => api.onRpcBroken(resolve));
+    await cases.run(name, api, lib);
+    api[Symbol.dispose]();
+    await broken;
+    return {};
+  },
+
+  async relayed({ lib: version, target: targetVersion, name, client, server }) {
+    const lib = library(version);
+    const targetLib = library(targetVersion);
+    const target = dial(server, targetLib, makeApi(targetLib));
+    const session = dial(client, lib);
+    try {
+      await cases.run(name, session.api, lib);
+      return { client: await idle(session), target: await idle(target) };
+    } finally {
+      await session.close();
+      await target.closed; // the relay ends the other socket
+    }
+  },
+
+  async served({ session }) {
+    const s = served.get(session);
+    if (!s) throw new Error(`no session ${session}`);
+    return { client: await idle(s) };
+  },
+
+  async hangUp({ session }) {
+    await served.get(session)?.close();
+    return {};
+  },
+};
+
+process.on("unhandledRejection", (e) => console.error("unhandled rejection:", e));
+
+server.listen(0, "127.0.0.1", () => {
+  process.stdout.write(JSON.stringify({ port: server.address().port, node: process.version }) + "\n");
+});
+
+const lines = readline.createInterface({ input: process.stdin });
+lines.on("line", async (line) => {
+  const command = JSON.parse(line);
+  const answer = { id: command.id };
+  try {
+    if (!Object.hasOwn(commands, command.do)) throw new Error(`unknown command ${command.do}`);
+    answer.result = await commands[command.do](command);
+  } catch (e) {
+    answer.error = e?.stack ?? String(e);
+  }
+  process.stdout.write(JSON.stringify(answer) + "\n");
+});
+lines.on("close", () => process.exit(0)); // the Go side is gone
