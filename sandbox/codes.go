@@ -1,0 +1,111 @@
+package sandbox
+
+// A Code names a kind of failure. Codes are upper snake case, stable, and part
+// of the interface. Where Cloudflare's sandbox SDK has a code of the same
+// meaning, it is the same code.
+type Code string
+
+// Codes about files.
+const (
+	CodeFileNotFound     Code = "FILE_NOT_FOUND"
+	CodeFileExists       Code = "FILE_EXISTS"
+	CodeFileTooLarge     Code = "FILE_TOO_LARGE" // for an answer that has to fit in one message; stream it instead
+	CodeIsDirectory      Code = "IS_DIRECTORY"
+	CodeNotDirectory     Code = "NOT_DIRECTORY"
+	CodeNotRegular       Code = "NOT_REGULAR" // a FIFO, a socket or a device where a file is needed
+	CodeDirNotEmpty      Code = "DIRECTORY_NOT_EMPTY"
+	CodeNoSpace          Code = "NO_SPACE"
+	CodeReadOnly         Code = "READ_ONLY"
+	CodeNameTooLong      Code = "NAME_TOO_LONG"
+	CodeInvalidPath      Code = "INVALID_PATH"
+	CodeSymlinkLoop      Code = "SYMLINK_LOOP"
+	CodeTooManyFiles     Code = "TOO_MANY_FILES"
+	CodeVersionMismatch  Code = "VERSION_MISMATCH" // the file is no longer the one that was named
+	CodeFilesystemError  Code = "FILESYSTEM_ERROR"
+	CodePermissionDenied Code = "PERMISSION_DENIED"
+)
+
+// Codes about processes and tool runs.
+const (
+	CodeCommandNotFound         Code = "COMMAND_NOT_FOUND"
+	CodeCommandPermissionDenied Code = "COMMAND_PERMISSION_DENIED"
+	CodeCommandExecutionError   Code = "COMMAND_EXECUTION_ERROR"
+	CodeInvalidCommand          Code = "INVALID_COMMAND"
+	CodeProcessNotFound         Code = "PROCESS_NOT_FOUND"
+	CodeProcessExists           Code = "PROCESS_ALREADY_EXISTS"
+	CodeProcessExited           Code = "PROCESS_EXITED"
+	CodeTooManyProcesses        Code = "TOO_MANY_PROCESSES"
+	CodeStdinClosed             Code = "STDIN_CLOSED"
+	CodeToolNotFound            Code = "TOOL_NOT_FOUND"
+	CodeToolFailed              Code = "TOOL_FAILED"
+	CodeCallConflict            Code = "CALL_ID_CONFLICT" // one call id, two different calls
+	CodeRejected                Code = "PERMISSION_REJECTED"
+	CodeAborted                 Code = "ABORTED"
+	CodeTimeout                 Code = "TIMEOUT"
+)
+
+// Codes about ports.
+const (
+	CodeInvalidPort          Code = "INVALID_PORT"
+	CodePortInUse            Code = "PORT_IN_USE"
+	CodeServiceNotResponding Code = "SERVICE_NOT_RESPONDING"
+)
+
+// Codes about the connection and everything else.
+const (
+	CodeConnectionLost     Code = "CONNECTION_LOST"
+	CodeProtocolMismatch   Code = "PROTOCOL_MISMATCH"
+	CodeInvalidToken       Code = "INVALID_TOKEN"
+	CodeTooManyConnections Code = "TOO_MANY_CONNECTIONS"
+	CodeShuttingDown       Code = "SHUTTING_DOWN"
+	CodeSandboxNotFound    Code = "SANDBOX_NOT_FOUND"
+	CodeAlreadyExists      Code = "ALREADY_EXISTS"
+	CodeInvalidArgument    Code = "VALIDATION_FAILED"
+	CodeNotSupported       Code = "NOT_SUPPORTED"
+	CodeInternal           Code = "INTERNAL_ERROR"
+)
+
+// statuses is the whole registry: a code that isn't here isn't one.
+var statuses = map[Code]int{
+	CodeFileNotFound: 404, CodeFileExists: 409, CodeFileTooLarge: 413,
+	CodeIsDirectory: 400, CodeNotDirectory: 400, CodeNotRegular: 400,
+	CodeDirNotEmpty: 409, CodeNoSpace: 507, CodeReadOnly: 403,
+	CodeNameTooLong: 400, CodeInvalidPath: 400, CodeSymlinkLoop: 400,
+	CodeTooManyFiles: 429, CodeVersionMismatch: 412, CodeFilesystemError: 500,
+	CodePermissionDenied: 403,
+
+	CodeCommandNotFound: 404, CodeCommandPermissionDenied: 403,
+	CodeCommandExecutionError: 500, CodeInvalidCommand: 400,
+	CodeProcessNotFound: 404, CodeProcessExists: 409, CodeProcessExited: 409,
+	CodeTooManyProcesses: 429, CodeStdinClosed: 409,
+	CodeToolNotFound: 404, CodeToolFailed: 500, CodeCallConflict: 409,
+	CodeRejected: 403, CodeAborted: 499, CodeTimeout: 408,
+
+	CodeInvalidPort: 400, CodePortInUse: 409, CodeServiceNotResponding: 502,
+
+	CodeConnectionLost: 503, CodeProtocolMismatch: 426, CodeInvalidToken: 403,
+	CodeTooManyConnections: 503, CodeShuttingDown: 503, CodeSandboxNotFound: 404,
+	CodeAlreadyExists: 409, CodeInvalidArgument: 400, CodeNotSupported: 501,
+	CodeInternal: 500,
+}
+
+// HTTPStatus is the status with which an HTTP front answers this kind of
+// failure; 500 for a code that isn't in the registry.
+func (c Code) HTTPStatus() int {
+	if s, ok := statuses[c]; ok {
+		return s
+	}
+	return 500
+}
+
+// Known reports whether the code is in the registry.
+func (c Code) Known() bool { _, ok := statuses[c]; return ok }
+
+// Codes lists the registry, in no order.
+func Codes() []Code {
+	all := make([]Code, 0, len(statuses))
+	for c := range statuses {
+		all = append(all, c)
+	}
+	return all
+}
