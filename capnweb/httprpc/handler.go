@@ -1,0 +1,110 @@
+package httprpc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/tongs-dev/tongs/capnweb"
+)
+
+// Handler serves sessions: over WebSockets, and as HTTP batches. Main is all it needs.
+type Handler struct {
+	// Main makes the main object of a session that a request opens; see
+	// [capnweb.NewSession]. An error refuses the request: 403, or the status of a [*StatusError].
+	Main func(*http.Request) (any, error)
+	// OnSession, if set, is told of each WebSocket session, to call the client from
+	// here. It must not block. The session ends by itself.
+	OnSession func(*http.Request, *capnweb.Session)
+	// AllowOrigins are patterns of hosts whose pages may connect, beside pages of the
+	// handler's own host: "example.com", "*.example.com", or "*" for all. Programs other
+	// than browsers send no Origin and are not concerned.
+	AllowOrigins []string
+	// PingInterval is as in [DialOptions].
+	PingInterval time.Duration
+	// MaxMessageBytes is the longest message accepted: 32 MiB.
+	MaxMessageBytes int
+	// Session are the options of the sessions.
+	Session []capnweb.Option
+	// Batch says how batches are served.
+	Batch BatchOptions
+}
+
+// StatusError refuses a request with an HTTP status.
+type StatusError struct {
+	Code    int
+	Message string
+}
+
+func (e *StatusError) Error() string { return e.Message }
+
+// ServeHTTP implements http.Handler. For a WebSocket it returns when the session is over.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case isUpgrade(r):
+		h.serveWebSocket(w, r)
+	case r.Method == http.MethodPost:
+		h.serveBatch(w, r)
+	default:
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "This endpoint only accepts POST requests.", http.StatusMethodNotAllowed)
+	}
+}
+
+func isUpgrade(r *http.Request) bool {
+	for _, v := range r.Header.Values("Upgrade") {
+		if strings.EqualFold(strings.TrimSpace(v), "websocket") {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *Handler) main(w http.ResponseWriter, r *http.Request) (any, bool) {
+	if h.Main == nil {
+		return nil, true
+	}
+	main, err := h.Main(r)
+	if err == nil {
+		return main, true
+	}
+	var s *StatusError
+	if errors.As(err, &s) {
+		http.Error(w, s.Message, s.Code)
+	} else {
+		http.Error(w, "forbidden", http.StatusForbidden)
+	}
+	return nil, false
+}
+
+func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	main, ok := h.main(w, r)
+	if !ok {
+		return
+	}
+	hj := &corkHijacker{ResponseWriter: w}
+	ws, err := websocket.Accept(hj, r, &websocket.AcceptOptions{
+		OriginPatterns:  h.AllowOrigins,
+		CompressionMode: websocket.CompressionDisabled,
+	})
+	if err != nil {
+		return // Accept has answered
+	}
+	t := newTransport(ws, hj.conn, messageLimit(h.MaxMessageBytes), pingInterval(h.PingInterval))
+	// The request's context ends when the handler returns or the server is closed,
+	// not when the client goes away: the session notices that itself.
+	opts := append([]capnweb.Option{capnweb.WithContext(context.WithoutCancel(r.Context()))},
+		sessionOptions(h.MaxMessageBytes, h.Session)...)
+	s := capnweb.NewSession(t, main, opts...)
+	if h.OnSession != nil {
+		h.OnSession(r, s)
+	}
+	select {
+	case <-s.Done():
+	case <-r.Context().Done():
+		_ = s.Close(errors.New("the server is shutting down"))
+	}
+}

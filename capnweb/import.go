@@ -1,0 +1,341 @@
+package capnweb
+
+import "strconv"
+
+// importEntry is an object, or a promised result, of the peer.
+type importEntry struct {
+	s  *Session
+	id int64
+	// The session's lock guards these:
+	refs      int   // local holders
+	remote    int64 // how often the peer introduced it: what a release must give back
+	promise   bool
+	permanent bool // the main object: its local holders are not counted
+	pulled    bool
+	dead      error // why it is unusable, other than by resolving
+	waiters   []waiter
+	watchers  watchers
+
+	res resolution
+}
+
+type waiter struct {
+	b budget
+	f func(*payload, error)
+}
+
+func (e *importEntry) resolved() hook { return e.res.get() }
+
+// unusable is the error of using e now, if any; the session is locked.
+func (e *importEntry) unusable() error {
+	switch {
+	case e.s.err != nil:
+		return e.s.err
+	case e.dead != nil:
+		return e.dead
+	case e.refs <= 0:
+		return errStubClosed
+	}
+	return nil
+}
+
+func (e *importEntry) call(path []key, args *payload) hook {
+	return e.s.send(e, path, args, nil)
+}
+
+func (e *importEntry) get(path []key) hook {
+	if len(path) == 0 {
+		return e.dup()
+	}
+	return e.s.send(e, path, nil, nil)
+}
+
+func (e *importEntry) dup() hook {
+	if h := e.res.get(); h != nil {
+		return h.dup()
+	}
+	e.s.mu.Lock()
+	if e.refs > 0 && !e.permanent {
+		e.refs++
+		// Resolved or not: this reference is counted on the entry.
+	}
+	dead := e.refs <= 0
+	e.s.mu.Unlock()
+	if dead {
+		return errorHook{errStubClosed}
+	}
+	return e
+}
+
+func (e *importEntry) close() {
+	s := e.s
+	s.mu.Lock()
+	if e.permanent || e.refs <= 0 {
+		s.mu.Unlock()
+		return
+	}
+	e.refs--
+	if e.refs > 0 {
+		s.mu.Unlock()
+		return
+	}
+	res := e.res.get()
+	var ws []waiter
+	if res == nil && s.imports[e.id] == e {
+		s.release(e)
+		ws, e.waiters = e.waiters, nil
+	}
+	s.mu.Unlock()
+	if res != nil {
+		res.close()
+	}
+	for _, w := range ws {
+		w.f(nil, errPromiseClosed)
+	}
+}
+
+// release forgets e and tells the peer; the session is locked.
+func (s *Session) release(e *importEntry) {
+	delete(s.imports, e.id)
+	b := append(s.out.buf, `["release",`...)
+	b = strconv.AppendInt(b, e.id, 10)
+	b = append(b, ',')
+	b = strconv.AppendInt(b, e.remote, 10)
+	s.commit(&encoder{s: s, b: append(b, ']')})
+}
+
+func (e *importEntry) pull(b budget, f func(*payload, error)) {
+	s := e.s
+	s.mu.Lock()
+	if h := e.res.get(); h != nil {
+		s.mu.Unlock()
+		final(h).pull(b, f)
+		return
+	}
+	if err := e.unusable(); err != nil {
+		s.mu.Unlock()
+		f(nil, err)
+		return
+	}
+	if !e.promise {
+		if !e.permanent {
+			e.refs++
+		}
+		s.mu.Unlock()
+		p := &payload{}
+		p.v = p.addStub(e)
+		f(p, nil)
+		return
+	}
+	e.waiters = append(e.waiters, waiter{b, f})
+	if !e.pulled {
+		e.pulled = true
+		if e.id > 0 {
+			m := append(s.out.buf, `["pull",`...)
+			m = strconv.AppendInt(m, e.id, 10)
+			s.commit(&encoder{s: s, b: append(m, ']')})
+		}
+	}
+	s.mu.Unlock()
+}
+
+// settle gives e its resolution, which it owns, and releases it.
+func (e *importEntry) settle(h hook) {
+	if final(h) == hook(e) {
+		h.close()
+		h = errorHook{plainErrorf("A promise resolves to itself.")}
+	}
+	s := e.s
+	s.mu.Lock()
+	if s.imports[e.id] != e || !e.promise {
+		s.mu.Unlock()
+		h.close()
+		return
+	}
+	e.res.set(h)
+	s.release(e)
+	waiters, ws := e.waiters, e.watchers.takeAll()
+	e.waiters = nil
+	unused := e.refs <= 0
+	s.mu.Unlock()
+	for _, w := range waiters {
+		final(h).pull(w.b, w.f)
+	}
+	for _, w := range ws {
+		w.attach(h)
+	}
+	if unused {
+		h.close()
+	}
+}
+
+// lose is called when the session is over.
+func (e *importEntry) lose(err error) {
+	e.s.mu.Lock()
+	e.dead = err
+	waiters := e.waiters
+	e.waiters = nil
+	e.s.mu.Unlock()
+	for _, w := range waiters {
+		w.f(nil, err)
+	}
+}
+
+// onBroken watches the session, and the promise. The session calls its
+// watchers in the order in which they were registered.
+func (e *importEntry) onBroken(f func(error)) func() {
+	s := e.s
+	s.mu.Lock()
+	if h := e.res.get(); h != nil {
+		s.mu.Unlock()
+		return h.onBroken(f)
+	}
+	if err := e.unusable(); err != nil {
+		s.mu.Unlock()
+		f(err)
+		return func() {}
+	}
+	if !e.promise {
+		w := s.watch.add(f)
+		s.mu.Unlock()
+		return w.stop
+	}
+	w := e.watchers.add(f)
+	onEnd := s.watch.add(w.fire)
+	s.mu.Unlock()
+	return func() {
+		w.stop()
+		onEnd.stop()
+	}
+}
+
+// send pushes a call (args), a read (neither), or a map (m) of what path leads to
+// below e, and returns the promised result. It owns args and m.
+func (s *Session) send(e *importEntry, path []key, args *payload, m *mapping) hook {
+	args.prepare(s)
+	for {
+		s.mu.Lock()
+		if h := e.res.get(); h != nil {
+			s.mu.Unlock()
+			switch {
+			case m != nil:
+				return final(h).remap(path, m)
+			case args == nil:
+				return final(h).get(path)
+			}
+			return final(h).call(path, args)
+		}
+		if err := e.unusable(); err != nil {
+			s.mu.Unlock()
+			args.close()
+			m.close()
+			return errorHook{err}
+		}
+		if args.ready(s) {
+			break
+		}
+		s.mu.Unlock()
+		args.prepare(s)
+	}
+	if len(s.imports) >= s.limits.MaxImports {
+		s.mu.Unlock()
+		args.close()
+		m.close()
+		return errorHook{limitf("Too many imports on this session (limit %d).", s.limits.MaxImports)}
+	}
+	enc := &encoder{s: s}
+	err := enc.streams(args)
+	enc.b = s.out.buf
+	if err == nil {
+		if m != nil {
+			err = enc.remap(e.id, path, m)
+		} else {
+			err = enc.push("push", e.id, path, args)
+		}
+	}
+	if err != nil {
+		hooks := s.undo(enc)
+		s.mu.Unlock()
+		for _, h := range hooks {
+			h.close()
+		}
+		args.close()
+		m.close()
+		return errorHook{err}
+	}
+	r := &importEntry{s: s, id: s.nextOut, refs: 1, remote: 1, promise: true}
+	s.nextOut++
+	s.imports[r.id] = r
+	s.commit(enc)
+	s.mu.Unlock()
+	enc.after(args)
+	args.close()
+	m.close()
+	return r
+}
+
+// push writes ["push"|"stream",["pipeline",id,path,args]].
+func (e *encoder) push(kind string, id int64, path []key, args *payload) error {
+	e.lit(`["`)
+	e.lit(kind)
+	e.lit(`",["pipeline",`)
+	e.b = strconv.AppendInt(e.b, id, 10)
+	if len(path) > 0 || args != nil {
+		e.b = append(e.b, ',')
+		e.path(path)
+	}
+	if args != nil {
+		e.b = append(e.b, ',')
+		list, _ := args.v.([]any)
+		if err := e.list(list, 0); err != nil {
+			return err
+		}
+	}
+	e.lit("]]")
+	return nil
+}
+
+// prepare makes the references in p ready to be written on s: a property of
+// something that is not the peer's is read here.
+func (p *payload) prepare(s *Session) {
+	if p == nil {
+		return
+	}
+	for _, r := range p.refs {
+		if len(r.path) == 0 || r.gone.Load() {
+			continue
+		}
+		if e, ok := final(r.h).(*importEntry); ok && e.s == s {
+			continue
+		}
+		old := r.h
+		r.h = old.get(r.path)
+		r.path = nil
+		old.close()
+	}
+}
+
+// ready reports whether prepare has nothing left to do; the session is locked.
+func (p *payload) ready(s *Session) bool {
+	if p == nil {
+		return true
+	}
+	for _, r := range p.refs {
+		if len(r.path) == 0 || r.gone.Load() {
+			continue
+		}
+		if e, ok := final(r.h).(*importEntry); !ok || e.s != s {
+			return false
+		}
+	}
+	return true
+}
+
+// after does what has to wait until the message is on its way: the promises in
+// it are resolved for the peer, and its streams begin to flow.
+func (e *encoder) after(p *payload) {
+	for _, id := range e.promises {
+		e.s.resolveExport(id)
+	}
+	e.flow(p)
+}
