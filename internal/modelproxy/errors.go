@@ -32,7 +32,7 @@ func refuse(w http.ResponseWriter, status int, code, message string) {
 func refuseBody(w http.ResponseWriter, err error) {
 	var big *http.MaxBytesError
 	if errors.As(err, &big) {
-		refuse(w, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", tooLarge)
+		refuse(w, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", fmt.Sprintf("the request has more than %d bytes", big.Limit))
 		return
 	}
 	refuse(w, http.StatusBadRequest, "BAD_REQUEST", "the request's body cannot be read")

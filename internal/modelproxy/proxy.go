@@ -16,9 +16,9 @@ import (
 
 // Limits of the proxy.
 const (
-	// MaxRequestBody is the most bytes of a request: a long conversation with
+	// DefaultMaxBody is the most bytes of a request: a long conversation with
 	// its images. More is answered with 413.
-	MaxRequestBody = 64 << 20
+	DefaultMaxBody = 64 << 20
 
 	// MaxResponseHeader is the most bytes of an answer's headers.
 	MaxResponseHeader = 1 << 20
@@ -44,6 +44,9 @@ type Config struct {
 	// passed to the default transport. Default: DefaultHeaderTimeout.
 	HeaderTimeout time.Duration
 
+	// MaxBody is the most bytes of a request. Default: DefaultMaxBody.
+	MaxBody int64
+
 	// Logger gets one line per request: provider, method, path, status, bytes,
 	// duration. Default: none.
 	Logger *slog.Logger
@@ -57,6 +60,7 @@ type Proxy struct {
 	log       *slog.Logger
 	inFlight  atomic.Int64
 	transport http.RoundTripper
+	maxBody   int64
 }
 
 // upstream is a provider with what is derived from it.
@@ -74,10 +78,13 @@ func New(c Config) (*Proxy, error) {
 	if c.HeaderTimeout <= 0 {
 		c.HeaderTimeout = DefaultHeaderTimeout
 	}
+	if c.MaxBody <= 0 {
+		c.MaxBody = DefaultMaxBody
+	}
 	if c.Transport == nil {
 		c.Transport = NewTransport(c.HeaderTimeout)
 	}
-	p := &Proxy{providers: map[string]*upstream{}, log: c.Logger, transport: c.Transport}
+	p := &Proxy{providers: map[string]*upstream{}, log: c.Logger, transport: c.Transport, maxBody: c.MaxBody}
 	for _, pr := range c.Providers {
 		if err := pr.Validate(); err != nil {
 			return nil, err
@@ -161,14 +168,13 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(rec, http.StatusMethodNotAllowed, "BAD_METHOD", "only GET and POST are passed on")
 	case r.Header.Get("Upgrade") != "":
 		refuse(rec, http.StatusBadRequest, "UPGRADE_REFUSED", "WebSockets and other upgrades are not passed on")
-	case r.ContentLength > MaxRequestBody:
-		refuse(rec, http.StatusRequestEntityTooLarge, "BODY_TOO_LARGE", tooLarge)
+	case r.ContentLength > p.maxBody:
+		refuseBody(rec, &http.MaxBytesError{Limit: p.maxBody})
 	default:
+		r.Body = http.MaxBytesReader(rec, r.Body, p.maxBody)
 		up.serve(rec, r, escapedRest)
 	}
 }
-
-var tooLarge = fmt.Sprintf("the request has more than %d MiB", MaxRequestBody>>20)
 
 // target is what serve hands to rewrite.
 type target struct {
@@ -180,7 +186,6 @@ type targetKey struct{}
 
 // serve passes a request on whose form was checked.
 func (up *upstream) serve(w http.ResponseWriter, r *http.Request, rest string) {
-	r.Body = http.MaxBytesReader(w, r.Body, MaxRequestBody)
 	t := target{rest: rest}
 	if len(up.ModelHeaders) > 0 {
 		model, err := requestModel(r, rest)
