@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
@@ -21,13 +22,13 @@ const (
 )
 
 // Wrap gives a system error of the host a code, the operation and a cure. An error that already is a
-// *sandbox.Error stays what it is, and so does nil.
+// *sandbox.Error or a context's stays what it is, and so does nil.
 func Wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
 	var done *sandbox.Error
-	if errors.As(err, &done) {
+	if errors.As(err, &done) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	e := &sandbox.Error{Code: sandbox.CodeInternal, Op: op, Message: err.Error(), Err: err}

@@ -26,11 +26,17 @@ var (
 
 // enterRoot assembles the sandbox's tree and makes it the only one.
 func enterRoot(plan Plan, fds []int) error {
-	point, root, mounts := fds[0], fds[1], fds[2:]
+	root, mounts := fds[0], fds[1:]
+	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fail("open old root", err)
+	}
+	defer unix.Close(old)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fail("make mounts private", err)
 	}
-	if err := unix.MoveMount(root, "", point, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+	// It goes on top of the host's root: the one directory that this process can surely reach.
+	if err := unix.MoveMount(root, "", old, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return fail("attach root", err)
 	}
 	if err := unix.Fchdir(root); err != nil {
@@ -55,9 +61,12 @@ func enterRoot(plan Plan, fds []int) error {
 	if err := mask(root); err != nil {
 		return err
 	}
-	// The old root ends up mounted on the new one, and is detached with all that was below it.
+	// The old root ends up mounted on the new one, and is detached with all that is below it.
 	if err := unix.PivotRoot(".", "."); err != nil {
 		return fail("change root", err)
+	}
+	if err := unix.Fchdir(old); err != nil {
+		return fail("go to old root", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return fail("let go of the host's files", err)

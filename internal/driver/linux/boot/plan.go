@@ -21,8 +21,8 @@ const (
 	MaxMounts    = 240
 )
 
-// Plan is the one message from the driver. The descriptors that come with it are, in this order: a
-// directory to mount the root on, the root, and one mount for each of Mounts.
+// Plan is the one message from the driver. The descriptors that come with it are the root's
+// mount and one mount for each of Mounts, in this order.
 type Plan struct {
 	Hostname string   `json:"hostname"`
 	TmpBytes int64    `json:"tmpBytes"` // size of /tmp; negative is the kernel's default (half of the memory)

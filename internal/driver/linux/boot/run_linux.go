@@ -73,7 +73,7 @@ func receive(channel int) (Plan, []int, error) {
 		return Plan{}, nil, fail("set channel deadline", err)
 	}
 	buf := make([]byte, MaxPlanBytes)
-	oob := make([]byte, unix.CmsgSpace((MaxMounts+2)*4))
+	oob := make([]byte, unix.CmsgSpace((MaxMounts+1)*4))
 	var n, oobn, flags int
 	for {
 		var err error
@@ -96,7 +96,7 @@ func receive(channel int) (Plan, []int, error) {
 	if err == nil {
 		plan, err = DecodePlan(buf[:n])
 	}
-	if err == nil && len(fds) != len(plan.Mounts)+2 {
+	if err == nil && len(fds) != len(plan.Mounts)+1 {
 		err = &Failure{Op: "receive plan", Message: fmt.Sprintf("%d mounts with %d descriptors", len(plan.Mounts), len(fds))}
 	}
 	if err != nil {

@@ -1,0 +1,146 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+)
+
+// cgroup2 uses the one hierarchy of version 2. A sandbox has a group with two below it: guest, without
+// limits, into which the guest is cloned, and cmd, with the limits, into which the guest clones every
+// command. The guest may move processes between the two, as it owns the three cgroup.procs files; it
+// may not change a limit.
+type cgroup2 struct {
+	root string   // mount point, or the directory given
+	have []string // controllers
+}
+
+func newCgroup2(root string) (*cgroup2, error) {
+	data, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err != nil {
+		return nil, err
+	}
+	c := &cgroup2{root: root}
+	for _, name := range wanted {
+		if slices.Contains(strings.Fields(string(data)), name) {
+			c.have = append(c.have, name)
+		}
+	}
+	return c, nil
+}
+
+func (c *cgroup2) version() int          { return 2 }
+func (c *cgroup2) controllers() []string { return c.have }
+
+func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, err error) {
+	g = &group{version: 2}
+	defer func() {
+		if err != nil {
+			g.close()
+			g = nil
+		}
+	}()
+	parent := filepath.Join(c.root, cgroupParent)
+	dir := filepath.Join(parent, name)
+	if err := mkdirGroup(dir); err != nil {
+		return g, err
+	}
+	for _, d := range []string{c.root, parent, dir} {
+		if err := c.enable(d); err != nil {
+			return g, err
+		}
+	}
+	guest, cmd := filepath.Join(dir, "guest"), filepath.Join(dir, "cmd")
+	for _, d := range []string{guest, cmd} {
+		if err := mkdirGroup(d); err != nil {
+			return g, err
+		}
+	}
+	for _, d := range []string{dir, guest, cmd} {
+		if err := os.Chown(filepath.Join(d, "cgroup.procs"), int(base), int(base)); err != nil {
+			return g, err
+		}
+	}
+	if err := c.limit(cmd, l); err != nil {
+		return g, err
+	}
+	if g.dir, err = os.Open(cmd); err != nil {
+		return g, err
+	}
+	if g.guest, err = os.Open(guest); err != nil {
+		return g, err
+	}
+	if f, err := os.Open(filepath.Join(cmd, "memory.events")); err == nil {
+		g.oom = f
+	}
+	return g, nil
+}
+
+// enable lets the children of a group have the controllers.
+func (c *cgroup2) enable(dir string) error {
+	const file = "cgroup.subtree_control"
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return err
+	}
+	on := strings.Fields(string(data))
+	for _, name := range c.have {
+		if slices.Contains(on, name) {
+			continue
+		}
+		if err := set(dir, file, "+"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cgroup2) limit(cmd string, l driver.Limits) error {
+	for _, controller := range c.have {
+		var err error
+		switch controller {
+		case "memory":
+			if err = set(cmd, "memory.max", limit(l.MemoryBytes, "max")); err == nil {
+				if err = set(cmd, "memory.swap.max", "0"); errors.Is(err, os.ErrNotExist) {
+					err = nil // a kernel that has no swap
+				}
+			}
+		case "pids":
+			err = set(cmd, "pids.max", limit(l.Pids, "max"))
+		case "cpu":
+			if l.CPUs > 0 {
+				err = set(cmd, "cpu.max", fmt.Sprintf("%d %d", int64(l.CPUs*cpuPeriod), cpuPeriod))
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *cgroup2) remove(ctx context.Context, name string) error {
+	dir := filepath.Join(c.root, cgroupParent, name)
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err := set(dir, "cgroup.kill", "1"); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	return errors.Join(
+		removeGroup(ctx, filepath.Join(dir, "cmd")),
+		removeGroup(ctx, filepath.Join(dir, "guest")),
+		removeGroup(ctx, dir))
+}
+
+func (c *cgroup2) names() ([]string, error) { return subdirs(filepath.Join(c.root, cgroupParent)) }

@@ -1,0 +1,303 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// Directories of sandboxes that are being made or removed have these prefixes. An id can't begin with
+// a dot.
+const (
+	newPrefix  = ".new-"
+	gonePrefix = ".gone-"
+)
+
+// Create makes a sandbox in a directory that gets its name only when its guest is running.
+func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
+	const op = "create sandbox"
+	if err := spec.Check(op); err != nil {
+		return err
+	}
+	if len(spec.Image.Lower) != 1 {
+		return driver.Invalid(op, "image %q has %d layers; this driver takes images of one", spec.Image.ID, len(spec.Image.Lower))
+	}
+	unlock, err := d.locks.lock(ctx, spec.ID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := d.create(ctx, op, spec); err != nil {
+		return driver.Wrap(op, err)
+	}
+	return nil
+}
+
+func (d *Driver) create(ctx context.Context, op string, spec driver.Spec) error {
+	final, dir := d.dir(spec.ID), filepath.Join(d.dirs.sandboxes, newPrefix+spec.ID)
+	taken := &sandbox.Error{Code: sandbox.CodeAlreadyExists, Op: op, Message: fmt.Sprintf("there is a sandbox %q already", spec.ID),
+		Hint: "start it, destroy it, or take another id"}
+	if found, err := d.exists(spec.ID); err != nil {
+		return err
+	} else if found {
+		return taken
+	}
+	lock, err := d.newDir(ctx, op, dir, spec.ID)
+	if err != nil {
+		return err
+	}
+	defer lock.unlock()
+
+	r := record{Version: recordVersion, Created: time.Now().UTC(), Spec: spec, Copied: d.cannotLayer()}
+	undo := func(err error) error {
+		if uerr := d.discard(context.WithoutCancel(ctx), spec.ID, dir, r.Base); uerr != nil {
+			d.log.Error("what is left of a failed creation can't be removed", "sandbox", spec.ID, "error", uerr)
+		}
+		return err
+	}
+	if r.Base, err = d.ids.take(spec.ID); err != nil {
+		return undo(err)
+	}
+	err = d.fill(ctx, dir, r)
+	if errors.Is(err, errNoLayers) {
+		d.noLayers(err)
+		r.Copied = true
+		err = d.fill(ctx, dir, r)
+	}
+	if err != nil {
+		return undo(err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, final, unix.RENAME_NOREPLACE); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return undo(taken)
+		}
+		return undo(os.NewSyscallError("rename", err))
+	}
+	return nil
+}
+
+// newDir makes and locks the directory of a sandbox that is being made. One that a dead process has
+// left is cleaned away first.
+func (d *Driver) newDir(ctx context.Context, op, dir, id string) (*dirLock, error) {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		lock, lerr := lockDir(ctx, op, dir)
+		if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
+			return nil, lerr
+		}
+		if lerr == nil {
+			err = d.discard(ctx, id, dir, 0)
+			lock.unlock()
+			if err != nil {
+				return nil, err
+			}
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if err != nil {
+		return nil, err
+	}
+	lock, ok, err := tryDirLock(dir)
+	if err == nil && !ok {
+		err = &sandbox.Error{Code: driver.CodeBusy, Op: op, Message: "another process is making this sandbox", Hint: "wait for it"}
+	}
+	return lock, err
+}
+
+// fill lays a sandbox's directory out and starts its guest.
+func (d *Driver) fill(ctx context.Context, dir string, r record) error {
+	if r.Copied {
+		if !r.Spec.Image.Small {
+			return &sandbox.Error{Code: driver.CodeUnsupported, Op: "create sandbox", Message: "this image is too large to be copied, and layers are not possible here: " + d.whyNoLayers(),
+				Hint: "put TONGS_HOME on ext4, xfs or btrfs, with Linux 5.19 or later"}
+		}
+		if err := copyShifted(ctx, r.Spec.Image.Lower[0], filepath.Join(dir, rootDir), r.Base); err != nil {
+			return err
+		}
+	} else {
+		for _, name := range []string{upperDir, workDir, lowerDir} {
+			if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+				return err
+			}
+		}
+		if err := os.Lchown(filepath.Join(dir, upperDir), int(r.Base), int(r.Base)); err != nil {
+			return err
+		}
+	}
+	if err := writeJSON(dir, recordFile, r); err != nil {
+		return err
+	}
+	return d.launch(ctx, r, dir, r.Spec.Files)
+}
+
+// discard removes everything of a sandbox whose directory is dir: processes, group, socket, files and
+// range of ids, in an order in which it can be cut short anywhere and begun again.
+func (d *Driver) discard(ctx context.Context, id, dir string, base uint32) error {
+	if base == 0 {
+		if r, err := readRecord(dir); err == nil {
+			base = r.Base
+		}
+	}
+	if err := d.endGuest(ctx, dir, 0); err != nil {
+		return err
+	}
+	if err := d.removeRuntime(ctx, id); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if base != 0 {
+		return d.ids.release(id, base)
+	}
+	return nil
+}
+
+// removeRuntime removes what a running sandbox has besides its directory.
+func (d *Driver) removeRuntime(ctx context.Context, id string) error {
+	var errs []error
+	if d.groups != nil {
+		ctx, cancel := within(ctx, killTimeout)
+		errs = append(errs, d.groups.remove(ctx, d.groupName(id)))
+		cancel()
+	}
+	err := os.Remove(filepath.Join(d.dirs.run, socketName(id)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// endGuest ends the guest that is recorded in dir, if it runs, and forgets it.
+func (d *Driver) endGuest(ctx context.Context, dir string, grace time.Duration) error {
+	g, ok, err := readGuest(dir)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return nil
+	}
+	p, err := find(g)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		err = p.end(ctx, grace)
+		p.close()
+		if err != nil {
+			return err
+		}
+	}
+	return os.Remove(filepath.Join(dir, guestFile))
+}
+
+// Recover removes what was cut short. It goes by the directories first, which know everything, and
+// then looks for what has none.
+func (d *Driver) Recover(ctx context.Context) ([]string, error) {
+	const op = "recover"
+	var done []string
+	var errs []error
+	note := func(format string, args ...any) { done = append(done, fmt.Sprintf(format, args...)) }
+
+	// What belongs to nobody is looked up before the directories: whoever makes a sandbox makes its
+	// directory first, so what is older than the list of directories and in none of them is left over.
+	sockets, err := os.ReadDir(d.dirs.run)
+	errs = append(errs, err)
+	var groups []string
+	if d.groups != nil {
+		groups, err = d.groups.names()
+		errs = append(errs, err)
+	}
+	owners, err := d.ids.owners()
+	errs = append(errs, err)
+
+	entries, err := os.ReadDir(d.dirs.sandboxes)
+	if err != nil {
+		return nil, driver.Wrap(op, err)
+	}
+	known := make(map[string]bool)
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
+		name, dir := e.Name(), filepath.Join(d.dirs.sandboxes, e.Name())
+		id, unfinished := unfinishedID(name)
+		if !unfinished {
+			known[name] = true
+			continue
+		}
+		lock, ok, err := tryDirLock(dir)
+		if !ok {
+			known[id] = true // somebody is at it, or it is gone already
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		if strings.HasPrefix(name, newPrefix) {
+			err = d.discard(ctx, id, dir, 0)
+		} else {
+			err = d.discardGone(ctx, id, dir)
+		}
+		lock.unlock()
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		note("removed %s, which was never finished", dir)
+	}
+	for _, group := range groups {
+		if id, ours := d.groupID(group); ours && !known[id] {
+			ctx, cancel := within(ctx, killTimeout)
+			errs = append(errs, d.groups.remove(ctx, group))
+			cancel()
+			note("removed cgroup %s of no sandbox", group)
+		}
+	}
+	names := make(map[string]bool)
+	for id := range known {
+		names[socketName(id)] = true
+	}
+	for _, s := range sockets {
+		if strings.HasSuffix(s.Name(), ".sock") && s.Type()&fs.ModeSocket != 0 && !names[s.Name()] && len(s.Name()) == len(socketName("")) {
+			if err := os.Remove(filepath.Join(d.dirs.run, s.Name())); err == nil {
+				note("removed socket %s of no sandbox", s.Name())
+			}
+		}
+	}
+	for base, id := range owners {
+		if !known[id] {
+			errs = append(errs, d.ids.release(id, base))
+			note("gave back the user ids of %s, which is gone", id)
+		}
+	}
+	slices.Sort(done)
+	return done, driver.Wrap(op, errors.Join(errs...))
+}
+
+// unfinishedID gives the id in the name of a directory of a sandbox that is being made or removed.
+func unfinishedID(name string) (string, bool) {
+	if id, ok := strings.CutPrefix(name, newPrefix); ok {
+		return id, true
+	}
+	if id, ok := strings.CutPrefix(name, gonePrefix); ok {
+		if i := strings.LastIndexByte(id, '~'); i >= 0 {
+			id = id[:i]
+		}
+		return id, true
+	}
+	return "", false
+}

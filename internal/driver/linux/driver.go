@@ -1,0 +1,187 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+var _ driver.Driver = (*Driver)(nil)
+
+// Deadlines of what is done for a caller, each also ended by the caller's context.
+const (
+	bootTimeout = 20 * time.Second // from the first process to its answer
+	stopGrace   = 5 * time.Second  // for a guest that was asked to end
+	killTimeout = 20 * time.Second // for a killed one, with all its processes
+	lockTimeout = 10 * time.Second // for another process that works on the same sandbox
+	dialTimeout = 5 * time.Second
+)
+
+// Config says where a Driver keeps things. Home and Logger are required.
+type Config struct {
+	// Home is $TONGS_HOME: sandboxes/, run/ and ids/ are made in it.
+	Home string
+
+	Logger *slog.Logger
+
+	// Guest is the first process of each sandbox. Default: driver.GuestBinary.
+	Guest *driver.Guest
+
+	// NoIdmap and NoCgroups make the driver do without, as on a machine that has none. For tests.
+	NoIdmap, NoCgroups bool
+
+	// CgroupV2 names a directory of a cgroup 2 hierarchy to use instead of what is found. For tests.
+	CgroupV2 string
+}
+
+// Driver makes sandboxes out of namespaces. Make one with New.
+type Driver struct {
+	cfg     Config
+	log     *slog.Logger
+	homeTag string // tells this home's cgroups from another's
+	dirs    dirs
+	groups  cgroups
+	ids     *idRanges
+
+	guestOnce sync.Mutex
+	guest     *memfd // sealed copy of the guest binary
+
+	layers atomic.Pointer[error] // why an overlay on an idmapped image isn't possible, once that was found
+
+	locks keyedLocks
+	watch watcher
+}
+
+// dirs are the directories below Home.
+type dirs struct{ sandboxes, run, ids string }
+
+// New makes a driver for a home. It changes nothing but directories; Recover cleans up.
+func New(cfg Config) (*Driver, error) {
+	const op = "open driver linux"
+	if cfg.Home == "" || !filepath.IsAbs(cfg.Home) {
+		return nil, driver.Invalid(op, "home %q must be an absolute path", cfg.Home)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if os.Geteuid() != 0 {
+		return nil, &sandbox.Error{Code: driver.CodeUnsupported, Op: op, Message: "sandboxes without root are not there yet",
+			Hint: "run as root (sudo), with a TONGS_HOME that belongs to root"}
+	}
+	home := filepath.Clean(cfg.Home)
+	d := &Driver{cfg: cfg, log: cfg.Logger, dirs: dirs{
+		sandboxes: filepath.Join(home, "sandboxes"), run: filepath.Join(home, "run"), ids: filepath.Join(home, "ids"),
+	}}
+	for _, dir := range []string{d.dirs.sandboxes, d.dirs.run, d.dirs.ids} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, homeError(op, home, err)
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return nil, homeError(op, home, err)
+		}
+	}
+	real, err := filepath.EvalSymlinks(home)
+	if err != nil {
+		return nil, driver.Wrap(op, err)
+	}
+	sum := sha256.Sum256([]byte(real))
+	d.homeTag = hex.EncodeToString(sum[:4])
+	if d.ids, err = openRanges(d.dirs.ids, sum[:]); err != nil {
+		return nil, driver.Wrap(op, err)
+	}
+	if !cfg.NoCgroups {
+		if d.groups, err = findCgroups(cfg.CgroupV2); err != nil {
+			d.log.Warn("sandboxes have no limits of memory and processes", "reason", err)
+		}
+	}
+	return d, nil
+}
+
+func homeError(op, home string, err error) error {
+	e := driver.Wrap(op, err)
+	var se *sandbox.Error
+	if errors.As(e, &se) && se.Hint == "" {
+		se.Hint = "point TONGS_HOME to a directory that can be written; it is " + home
+	}
+	return e
+}
+
+// Name is "linux".
+func (d *Driver) Name() string { return "linux" }
+
+// Close lets go of what this process holds: the copy of the guest, and the watches on the guests it
+// has started. Those go on running.
+func (d *Driver) Close() error {
+	d.watch.close()
+	d.guestOnce.Lock()
+	defer d.guestOnce.Unlock()
+	if d.guest != nil {
+		d.guest.close()
+		d.guest = nil
+	}
+	return nil
+}
+
+// guestImage gives the sealed copy of the guest binary, made when it is first needed.
+func (d *Driver) guestImage() (*memfd, error) {
+	d.guestOnce.Lock()
+	defer d.guestOnce.Unlock()
+	if d.guest != nil {
+		return d.guest, nil
+	}
+	g := d.cfg.Guest
+	if g == nil {
+		found, err := driver.GuestBinary()
+		if err != nil {
+			return nil, err
+		}
+		g = &found
+	}
+	r, err := g.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	d.guest, err = sealedCopy("tongs-guest", r)
+	if err != nil {
+		return nil, driver.Wrap("copy guest binary", err)
+	}
+	return d.guest, nil
+}
+
+// socketName is the name of a sandbox's socket below run: short, because a socket's path may have only
+// 107 bytes.
+func socketName(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:8]) + ".sock"
+}
+
+// dir is where a sandbox is kept.
+func (d *Driver) dir(id string) string { return filepath.Join(d.dirs.sandboxes, id) }
+
+// exists reports whether there is a finished sandbox of that id.
+func (d *Driver) exists(id string) (bool, error) {
+	_, err := os.Lstat(d.dir(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// within gives a context with a deadline for one step.
+func within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d)
+}

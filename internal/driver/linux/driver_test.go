@@ -1,0 +1,135 @@
+//go:build linux
+
+package linux_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/driver/linux"
+	"github.com/tongs-dev/tongs/internal/image"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// initBinary builds the small guest once.
+var initBinary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tongs-init-")
+	if err != nil {
+		return "", err
+	}
+	p := filepath.Join(dir, "init")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", p, "./testdata/init")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return p, nil
+})
+
+func needRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("making namespaces needs root")
+	}
+}
+
+// newDriver makes a driver with a home of its own.
+func newDriver(t testing.TB, change func(*linux.Config)) *linux.Driver {
+	t.Helper()
+	needRoot(t)
+	p, err := initBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := linux.Config{Home: t.TempDir(), Guest: &driver.Guest{Path: p}}
+	if change != nil {
+		change(&cfg)
+	}
+	d, err := linux.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		all, err := d.List(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, s := range all {
+			if err := d.Destroy(ctx, s.ID); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// images is shared by all tests: the image is never written to.
+var images = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "tongs-images-") })
+
+func hostImage(t testing.TB) image.Root {
+	t.Helper()
+	dir, err := images()
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, _, err := image.Host(t.Context(), image.HostConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// sh runs a shell command in a sandbox, as its user.
+func sh(t testing.TB, d *linux.Driver, id, command string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	c, err := d.Dial(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	c.SetDeadline(deadline)
+	if _, err := io.WriteString(c, command+"\n"); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+func TestStart(t *testing.T) {
+	t.Parallel()
+	d := newDriver(t, nil)
+	began := time.Now()
+	if err := d.Create(t.Context(), driver.Spec{ID: "one", Image: hostImage(t)}); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(time.Since(began))
+	for _, c := range []string{"id; pwd; ls -la / /dev /tmp /home/user /home/user/project", "cat /proc/mounts", "cat /proc/self/status", "git log --format='%an %ae %s %D'; git status",
+		"python3 -c 'print(1+1)'; node -e 'console.log(3)'; go version; cargo --version", "ip a; hostname; cat /proc/self/cgroup; ls /sys; ps aux", "echo hi > a; cat a; ls -la a; cat /proc/self/uid_map; ls -la /proc/1/"} {
+		t.Log(c, "\n", sh(t, d, "one", c))
+	}
+}

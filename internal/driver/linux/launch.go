@@ -1,0 +1,363 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/driver/linux/boot"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// shmBytes is the size of /dev/shm. Its pages count for the commands' memory limit.
+const shmBytes = 64 << 20
+
+// The sandbox's user.
+const userID = 1000
+
+// Descriptors of a new guest, in the order in which they are given to it. The cgroups' come last.
+const (
+	bootFD = 3 + iota
+	channelFD
+	listenerFD
+	firstGroupFD
+)
+
+// guestBoot is the document that a guest reads first; package guest says what it means.
+type guestBoot struct {
+	Setup boot.Config `json:"setup"`
+	Guest guestConfig `json:"guest"`
+}
+
+type guestConfig struct {
+	ListenerFD   int         `json:"listenerFD"`
+	User         guestUser   `json:"user"`
+	Env          []string    `json:"env,omitempty"`
+	Cgroup       guestCgroup `json:"cgroup,omitzero"`
+	LeaseSeconds int64       `json:"leaseSeconds"`
+}
+
+type guestUser struct {
+	Shell string `json:"shell,omitempty"`
+}
+
+type guestCgroup struct {
+	Version  int   `json:"version,omitempty"`
+	TasksFDs []int `json:"tasksFDs,omitempty"`
+	DirFD    int   `json:"dirFD,omitempty"`
+	OOMFD    int   `json:"oomFD,omitempty"`
+}
+
+// launch starts the guest of a sandbox that is kept in dir. When it returns nil, the guest is ready,
+// its record is written and it is watched; else nothing of it is left but its group.
+func (d *Driver) launch(ctx context.Context, r record, dir string, files []driver.File) (err error) {
+	const op = "start guest"
+	id := r.Spec.ID
+	program, err := d.guestImage()
+	if err != nil {
+		return err
+	}
+	var g *group
+	if d.groups != nil {
+		if g, err = d.groups.create(d.groupName(id), r.Spec.Limits, r.Base); err != nil {
+			return driver.Wrap("make cgroup", err)
+		}
+		defer g.close()
+	}
+	listener, err := listen(d.dirs.run, socketName(id))
+	if err != nil {
+		return driver.Wrap("bind guest socket", err)
+	}
+	defer listener.Close()
+	ours, theirs, err := channel()
+	if err != nil {
+		return driver.Wrap(op, err)
+	}
+	defer ours.Close()
+	defer theirs.Close()
+	out, err := boundedLog()
+	if err != nil {
+		return driver.Wrap(op, err)
+	}
+	defer func() {
+		if err != nil {
+			out.Close()
+		}
+	}()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return driver.Wrap(op, err)
+	}
+	defer null.Close()
+
+	doc, extra := bootDocument(r, g)
+	config, err := memory("tongs-boot", doc)
+	if err != nil {
+		return driver.Wrap(op, err)
+	}
+	defer config.Close()
+
+	var p *process
+	var m *mounts
+	err = onThread(func() error {
+		given := append([]*os.File{null, out, out, config, theirs, listener}, extra...)
+		p, err = spawn(program, given, g, r.Base)
+		theirs.Close() // so that ours ends when the guest's does
+		if err != nil {
+			return err
+		}
+		if err := d.writeGuest(dir, p); err != nil {
+			return driver.Wrap("record guest", err)
+		}
+		userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid))
+		if err != nil {
+			return err
+		}
+		defer userns.Close()
+		if err := privateMounts(); err != nil {
+			return driver.Wrap("make mount namespace", err)
+		}
+		m, err = assemble(r, dir, int(userns.Fd()), files)
+		return err
+	})
+	if m != nil {
+		defer m.close()
+	}
+	if p == nil {
+		return err
+	}
+	if err == nil {
+		err = release(ctx, ours, r, m)
+	}
+	if err != nil {
+		said := strings.TrimSpace(string(written(out)))
+		if eerr := p.end(ctx, 0); eerr != nil {
+			err = errors.Join(err, eerr)
+		}
+		p.close()
+		_ = os.Remove(dir + "/" + guestFile)
+		if errors.Is(err, errNoLayers) {
+			return err
+		}
+		return explainLaunch(op, err, said)
+	}
+	d.watch.add(d.log, id, d.dir(id), p, out)
+	d.log.Debug("guest started", "sandbox", id, "pid", p.pid)
+	return nil
+}
+
+// bootDocument gives what the guest reads first, and the descriptors of its group.
+func bootDocument(r record, g *group) ([]byte, []*os.File) {
+	lease := int64(r.Spec.Lease / time.Second)
+	switch {
+	case r.Spec.Lease < 0:
+		lease = -1
+	case lease == 0:
+		lease = 1
+	}
+	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD}, Guest: guestConfig{
+		ListenerFD:   listenerFD,
+		User:         guestUser{Shell: r.Spec.Image.Shell},
+		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),
+		LeaseSeconds: lease,
+	}}
+	var extra []*os.File
+	add := func(f *os.File) int {
+		extra = append(extra, f)
+		return firstGroupFD + len(extra) - 1
+	}
+	if g != nil {
+		b.Guest.Cgroup.Version = g.version
+		for _, f := range g.tasks {
+			b.Guest.Cgroup.TasksFDs = append(b.Guest.Cgroup.TasksFDs, add(f))
+		}
+		if g.dir != nil {
+			b.Guest.Cgroup.DirFD = add(g.dir)
+		}
+		if g.oom != nil {
+			b.Guest.Cgroup.OOMFD = add(g.oom)
+		}
+	}
+	doc, err := json.Marshal(b)
+	if err != nil {
+		panic(err) // there is nothing in it that has no JSON
+	}
+	return doc, extra
+}
+
+// mergeEnv gives base with over on top, by name.
+func mergeEnv(base, over []string) []string {
+	name := func(kv string) string { n, _, _ := strings.Cut(kv, "="); return n }
+	all := slices.Clone(base)
+	for _, kv := range over {
+		i := slices.IndexFunc(all, func(have string) bool { return name(have) == name(kv) })
+		if i < 0 {
+			all = append(all, kv)
+		} else {
+			all[i] = kv
+		}
+	}
+	return all
+}
+
+// spawn starts a guest from the calling thread, which it leaves with rights of root. The new process
+// has all namespaces of its own and waits on its channel.
+func spawn(program *memfd, files []*os.File, g *group, base uint32) (*process, error) {
+	if err := becomeOwner(base); err != nil {
+		return nil, driver.Wrap("become owner of the user namespace", err)
+	}
+	fds := make([]uintptr, len(files))
+	for i, f := range files {
+		fds[i] = f.Fd()
+	}
+	pidfd := -1
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(base), Size: rangeSize}}
+	attr := &syscall.SysProcAttr{
+		Setsid: true,
+		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
+			unix.CLONE_NEWUTS,
+		UidMappings:                ids,
+		GidMappings:                ids,
+		GidMappingsEnableSetgroups: true,
+		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
+		PidFD:                      &pidfd,
+	}
+	if g != nil && g.guest != nil {
+		// A cgroup namespace would begin at the guest's own group, and the kernel would then keep the
+		// guest from cloning commands into the group beside it.
+		attr.UseCgroupFD, attr.CgroupFD = true, int(g.guest.Fd())
+	} else {
+		attr.Cloneflags |= unix.CLONE_NEWCGROUP
+	}
+	pid, _, err := syscall.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, &syscall.ProcAttr{
+		Dir:   "/",
+		Env:   []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD)},
+		Files: fds,
+		Sys:   attr,
+	})
+	if err != nil {
+		return nil, spawnError(err)
+	}
+	if err := becomeRoot(); err != nil {
+		return nil, errors.Join(err, unix.Kill(pid, unix.SIGKILL))
+	}
+	if pidfd < 0 {
+		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
+			return nil, errors.Join(os.NewSyscallError("pidfd_open", err), unix.Kill(pid, unix.SIGKILL))
+		}
+	}
+	return newProcess(pid, pidfd)
+}
+
+// spawnError says why namespaces couldn't be made, and what helps.
+func spawnError(err error) error {
+	e := &sandbox.Error{Code: driver.CodeUnsupported, Op: "make namespaces", Message: err.Error(), Err: err}
+	switch {
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EUSERS):
+		e.Message = "the kernel allows no more namespaces: " + err.Error()
+		e.Hint = "sysctl -w user.max_user_namespaces=65536, and the like for mnt, pid, net, ipc, uts and cgroup"
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		e.Message = "the kernel refuses namespaces or programs in memory: " + err.Error()
+		e.Hint = "in a container, give it --privileged; else see `sysctl kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns vm.memfd_noexec`; `tongs doctor` tells more"
+	case errors.Is(err, unix.EINVAL):
+		e.Hint = "this kernel lacks a kind of namespace; `tongs doctor` says which"
+	default:
+		return driver.Wrap("start guest", err)
+	}
+	return e
+}
+
+// writeGuest notes which process the guest is, before it is let go.
+func (d *Driver) writeGuest(dir string, p *process) error {
+	start, _, err := startTime(p.pid)
+	if err != nil {
+		return err
+	}
+	b, err := bootID()
+	if err != nil {
+		return err
+	}
+	return writeJSON(dir, guestFile, guestRecord{PID: p.pid, Start: start, Boot: b})
+}
+
+// release hands a guest its mounts and waits until it is ready.
+func release(ctx context.Context, c *net.UnixConn, r record, m *mounts) error {
+	ctx, cancel := within(ctx, bootTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+
+	if len(m.targets) > boot.MaxMounts {
+		return driver.Invalid("start guest", "%d mounts, the most is %d", len(m.targets), boot.MaxMounts)
+	}
+	plan, err := json.Marshal(boot.Plan{
+		Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, UID: userID, GID: userID, Mounts: m.targets,
+	})
+	if err != nil {
+		return err
+	}
+	fds := []int{int(m.root.Fd())}
+	for _, f := range m.parts {
+		fds = append(fds, int(f.Fd()))
+	}
+	if _, _, err := c.WriteMsgUnix(plan, unix.UnixRights(fds...), nil); err != nil {
+		return ended(ctx, err)
+	}
+	answer := make([]byte, 4096)
+	n, err := c.Read(answer)
+	if err != nil || n == 0 {
+		return ended(ctx, err)
+	}
+	return boot.DecodeAnswer(answer[:n])
+}
+
+// ended says why a guest's channel gave nothing.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("no answer: %w", context.Cause(ctx))
+	}
+	if err == nil {
+		return errors.New("it died before it was ready")
+	}
+	return err
+}
+
+// explainLaunch puts together why a guest didn't start, with what it said.
+func explainLaunch(op string, err error, said string) error {
+	var done *sandbox.Error
+	if errors.As(err, &done) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
+	message := err.Error()
+	if len(said) > 2000 {
+		said = "…" + said[len(said)-2000:]
+	}
+	if said != "" {
+		message += "; the guest said: " + said
+	}
+	e := &sandbox.Error{Code: driver.CodeGuestFailed, Op: op, Message: message, Err: err, Hint: "run `tongs doctor`"}
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errno == syscall.ENOSPC {
+		e.Code, e.Hint = sandbox.CodeNoSpace, "free some space or inodes on the file system that holds TONGS_HOME"
+	}
+	return e
+}

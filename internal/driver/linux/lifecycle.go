@@ -1,0 +1,225 @@
+//go:build linux
+
+package linux
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// hold takes a finished sandbox for one call: nobody else, in this process or another, changes it until
+// it is let go.
+func (d *Driver) hold(ctx context.Context, op, id string) (func(), error) {
+	if err := driver.CheckID(op, id); err != nil {
+		return nil, err
+	}
+	unlock, err := d.locks.lock(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(ctx, op, d.dir(id))
+	if err == nil {
+		// While this waited for the lock, the directory may have been renamed: then it is locked, and gone.
+		var held, now fs.FileInfo
+		if held, err = lock.f.Stat(); err == nil {
+			if now, err = os.Lstat(d.dir(id)); err == nil && !os.SameFile(held, now) {
+				err = fs.ErrNotExist
+			}
+		}
+		if err != nil {
+			lock.unlock()
+		}
+	}
+	if err != nil {
+		unlock()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, driver.NotFound(op, id)
+		}
+		return nil, driver.Wrap(op, err)
+	}
+	return func() { lock.unlock(); unlock() }, nil
+}
+
+// Start starts the guest of a sandbox if it isn't running.
+func (d *Driver) Start(ctx context.Context, id string) error {
+	const op = "start sandbox"
+	release, err := d.hold(ctx, op, id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	dir := d.dir(id)
+	r, err := readRecord(dir)
+	if err != nil {
+		return damaged(op, id, err)
+	}
+	g, ok, err := readGuest(dir)
+	if err != nil {
+		return driver.Wrap(op, err)
+	}
+	if ok {
+		p, err := find(g)
+		if err != nil {
+			return driver.Wrap(op, err)
+		}
+		if p != nil {
+			p.close()
+			return nil
+		}
+	}
+	return driver.Wrap(op, d.launch(ctx, r, dir, nil))
+}
+
+func damaged(op, id string, err error) error {
+	return &sandbox.Error{Code: driver.CodeGuestFailed, Op: op, Message: fmt.Sprintf("the record of sandbox %q can't be read: %v", id, err),
+		Hint: "its files are in $TONGS_HOME/sandboxes/" + id + "/" + upperDir + "; take what you need and destroy it", Err: err}
+}
+
+// Dial connects to the guest's socket.
+func (d *Driver) Dial(ctx context.Context, id string) (net.Conn, error) {
+	const op = "connect to sandbox"
+	if err := driver.CheckID(op, id); err != nil {
+		return nil, err
+	}
+	c, err := connect(ctx, d.dirs.run, socketName(id))
+	if err == nil {
+		return c, nil
+	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if found, eerr := d.exists(id); eerr == nil && !found {
+		return nil, driver.NotFound(op, id)
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED) {
+		return nil, &sandbox.Error{Code: driver.CodeNotRunning, Op: op, Message: fmt.Sprintf("the guest of sandbox %q isn't running", id), Hint: "start it", Err: err}
+	}
+	return nil, driver.Wrap(op, err)
+}
+
+// Stop ends a sandbox's guest and with it all of its processes.
+func (d *Driver) Stop(ctx context.Context, id string) error {
+	const op = "stop sandbox"
+	release, err := d.hold(ctx, op, id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := d.endGuest(ctx, d.dir(id), stopGrace); err != nil {
+		return driver.Wrap(op, err)
+	}
+	return driver.Wrap(op, d.removeRuntime(context.WithoutCancel(ctx), id))
+}
+
+// Destroy removes a sandbox. Its directory loses its name first, so that it is gone for everybody at
+// once; if the rest is cut short, Recover ends it.
+func (d *Driver) Destroy(ctx context.Context, id string) error {
+	const op = "destroy sandbox"
+	release, err := d.hold(ctx, op, id)
+	if err != nil {
+		return err
+	}
+	defer release()
+	gone := filepath.Join(d.dirs.sandboxes, gonePrefix+id+"~"+rand.Text()[:8])
+	if err := os.Rename(d.dir(id), gone); err != nil {
+		return driver.Wrap(op, err)
+	}
+	// From here on nobody else can end it, so a caller that gives up doesn't either.
+	return driver.Wrap(op, d.discardGone(context.WithoutCancel(ctx), id, gone))
+}
+
+// discardGone removes a sandbox whose directory has lost its name. Another of the same id may have been
+// made since by somebody else; what belongs to that one is left alone.
+func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
+	r, rerr := readRecord(dir)
+	if err := d.endGuest(ctx, dir, 0); err != nil {
+		return err
+	}
+	if another, err := d.inUse(id); err != nil {
+		return err
+	} else if !another {
+		if err := d.removeRuntime(ctx, id); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if rerr != nil {
+		return nil // Recover finds the range
+	}
+	return d.ids.release(id, r.Base)
+}
+
+// inUse reports whether a sandbox of that id exists or is being made.
+func (d *Driver) inUse(id string) (bool, error) {
+	if found, err := d.exists(id); found || err != nil {
+		return found, err
+	}
+	found, err := d.exists(newPrefix + id)
+	return found, err
+}
+
+// List reads the directory of sandboxes.
+func (d *Driver) List(ctx context.Context) ([]driver.Status, error) {
+	const op = "list sandboxes"
+	entries, err := os.ReadDir(d.dirs.sandboxes)
+	if err != nil {
+		return nil, driver.Wrap(op, err)
+	}
+	now, err := bootID()
+	if err != nil {
+		return nil, driver.Wrap(op, err)
+	}
+	all := make([]driver.Status, 0, len(entries))
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		s, err := d.status(e.Name(), now)
+		if errors.Is(err, fs.ErrNotExist) {
+			if _, serr := os.Lstat(d.dir(e.Name())); errors.Is(serr, fs.ErrNotExist) {
+				continue // destroyed meanwhile
+			}
+		}
+		if err != nil {
+			s = driver.Status{ID: e.Name(), Damaged: err.Error()}
+		}
+		all = append(all, s)
+	}
+	slices.SortFunc(all, func(a, b driver.Status) int { return strings.Compare(a.ID, b.ID) })
+	return all, nil
+}
+
+func (d *Driver) status(id, boot string) (driver.Status, error) {
+	dir := d.dir(id)
+	r, err := readRecord(dir)
+	if err != nil {
+		return driver.Status{}, err
+	}
+	s := driver.Status{ID: id, Labels: r.Spec.Labels, Created: r.Created}
+	g, ok, err := readGuest(dir)
+	if err != nil {
+		return driver.Status{}, err
+	}
+	if ok && alive(g, boot) {
+		s.Running, s.PID = true, g.PID
+	}
+	return s, nil
+}

@@ -1,0 +1,116 @@
+//go:build linux
+
+package linux
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+)
+
+// Names in a sandbox's directory.
+const (
+	recordFile = "sandbox.json" // what it was made from
+	guestFile  = "guest.json"   // which process its guest is; absent after Stop
+	logFile    = "guest.log"    // what the last guest that died had said
+	upperDir   = "upper"        // what the sandbox has written
+	workDir    = "work"         // belongs to the overlay
+	lowerDir   = "lower"        // an empty directory to mount on
+	rootDir    = "root"         // to mount on; without an overlay: the whole tree
+)
+
+// record is what is kept of a sandbox.
+type record struct {
+	Version int         `json:"version"`
+	Created time.Time   `json:"created"`
+	Base    uint32      `json:"base"`   // first of its user ids
+	Copied  bool        `json:"copied"` // the tree is a copy of the image, not an overlay on it
+	Spec    driver.Spec `json:"spec"`   // as it was given, with defaults
+}
+
+const recordVersion = 1
+
+// guestRecord says which process a guest is. A pid is used again sooner or later; with the start time
+// and the boot it names one process for ever.
+type guestRecord struct {
+	PID   int    `json:"pid"`
+	Start uint64 `json:"start"` // field 22 of /proc/PID/stat
+	Boot  string `json:"boot"`  // /proc/sys/kernel/random/boot_id
+}
+
+func readRecord(dir string) (record, error) {
+	var r record
+	data, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if err != nil {
+		return record{}, err
+	}
+	if err := json.Unmarshal(data, &r); err != nil {
+		return record{}, fmt.Errorf("%s: %w", recordFile, err)
+	}
+	if r.Version != recordVersion {
+		return record{}, fmt.Errorf("%s: version %d is not one that this tongs knows", recordFile, r.Version)
+	}
+	slot := r.Base / rangeSize
+	if r.Base%rangeSize != 0 || slot < firstSlot || slot > lastSlot {
+		return record{}, fmt.Errorf("%s: %d can't be the first of a range of user ids", recordFile, r.Base)
+	}
+	return r, nil
+}
+
+func readGuest(dir string) (guestRecord, bool, error) {
+	var g guestRecord
+	data, err := os.ReadFile(filepath.Join(dir, guestFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return g, false, nil
+	}
+	if err != nil {
+		return g, false, err
+	}
+	if err := json.Unmarshal(data, &g); err != nil || g.PID <= 1 {
+		return g, false, nil // cut short by a power failure, so from an earlier boot
+	}
+	return g, true, nil
+}
+
+// writeJSON replaces a file in one step: a reader sees the old one or the new one.
+func writeJSON(dir, name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := filepath.Join(dir, "."+name)
+	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(dir, name))
+}
+
+// bootID names the time since the kernel started.
+func bootID() (string, error) {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return string(bytes.TrimSpace(data)), err
+}
+
+// startTime gives field 22 of /proc/PID/stat, and whether the process has already ended.
+func startTime(pid int) (start uint64, ended bool, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, true, err
+	}
+	// The name, in parentheses, may contain anything.
+	rest := data[bytes.LastIndexByte(data, ')')+1:]
+	f := strings.Fields(string(rest))
+	if len(f) < 20 {
+		return 0, true, fmt.Errorf("/proc/%d/stat is cut", pid)
+	}
+	_, err = fmt.Sscan(f[19], &start)
+	return start, f[0] == "Z" || f[0] == "X", err
+}

@@ -1,0 +1,75 @@
+//go:build linux
+
+package linux
+
+import (
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// onThread runs f on an operating system thread of its own that ends with it, so that f may change what
+// belongs to a thread: its user ids, its mount namespace, its working directory, its keyring.
+func onThread(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
+		if unix.Gettid() != os.Getpid() {
+			done <- f()
+			return
+		}
+		// The first thread can't end, and /proc/self shows what it has. Keep it here, as it is, until
+		// another has done the work.
+		inner := make(chan error, 1)
+		go func() {
+			runtime.LockOSThread()
+			inner <- f()
+		}()
+		err := <-inner
+		runtime.UnlockOSThread()
+		done <- err
+	}()
+	return <-done
+}
+
+// becomeOwner makes the calling thread act as a user id that has all rights of root: what it creates
+// next, a user namespace above all, belongs to that id, and the kernel charges that id for it.
+func becomeOwner(id uint32) error {
+	// A keyring of its own, or the sandbox would possess the one of this session.
+	_, _, errno := unix.RawSyscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+	if errno != 0 && errno != unix.ENOSYS && errno != unix.EPERM { // no keyrings, or none for containers
+		return os.NewSyscallError("keyctl", errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, uintptr(id), 0); errno != 0 {
+		return os.NewSyscallError("setresgid", errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, uintptr(id), 0); errno != 0 {
+		return os.NewSyscallError("setresuid", errno)
+	}
+	return raiseCapabilities()
+}
+
+// becomeRoot undoes becomeOwner.
+func becomeRoot() error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno != 0 {
+		return os.NewSyscallError("setresuid", errno)
+	}
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
+		return os.NewSyscallError("setresgid", errno)
+	}
+	return nil
+}
+
+// raiseCapabilities makes every capability effective that the thread may have.
+func raiseCapabilities() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return os.NewSyscallError("capget", err)
+	}
+	for i := range data {
+		data[i].Effective = data[i].Permitted
+	}
+	return os.NewSyscallError("capset", unix.Capset(&header, &data[0]))
+}

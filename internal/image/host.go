@@ -1,0 +1,144 @@
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The places that every tree of ours has, and who owns them.
+const (
+	UserID  = 1000
+	Home    = "/home/user"
+	Project = "/home/user/project"
+)
+
+// HostConfig says how to make the host image. Only Dir is required.
+type HostConfig struct {
+	// Dir is where images are kept; it is made if need be.
+	Dir string
+
+	// Environ is the environment from which PATH and the variables about certificates are taken.
+	// Default: the process's own.
+	Environ []string
+
+	// Git is the git with which the project's repository is made. Default: the first on PATH.
+	Git string
+
+	// etc and homes are replaced in tests.
+	etc   string
+	homes []string
+}
+
+// Note is something worth telling about an image: a toolchain that is visible inside, or one that
+// isn't and why.
+type Note struct {
+	Subject string // "git", or a directory of the host
+	Visible bool
+	Detail  string
+}
+
+// staleAfter is when a build that never finished may be removed.
+const staleAfter = time.Hour
+
+// Host makes the host image, or finds it when nothing it is made from has changed since.
+func Host(ctx context.Context, cfg HostConfig) (Root, []Note, error) {
+	if cfg.Environ == nil {
+		cfg.Environ = os.Environ()
+	}
+	if cfg.etc == "" {
+		cfg.etc = "/etc"
+	}
+	t := &tree{visible: []string{"/usr"}}
+	t.layout()
+	tools := findTools(cfg, t)
+	if err := t.addEtc(cfg.etc); err != nil {
+		return Root{}, nil, err
+	}
+	env := environment(cfg, t, tools)
+	git, gitNote := findGit(cfg)
+	t.repository(git)
+
+	sum := sha256.New()
+	if err := t.describe(sum); err != nil {
+		return Root{}, nil, err
+	}
+	root := Root{
+		ID:    "host-" + hex.EncodeToString(sum.Sum(nil))[:16],
+		Small: true,
+		Binds: t.binds,
+		Env:   env,
+		Shell: shell(),
+	}
+	dir := filepath.Join(cfg.Dir, root.ID)
+	root.Lower = []string{dir}
+	notes := append(tools.notes, gitNote)
+	if _, err := os.Stat(dir); err == nil {
+		return root, notes, nil
+	}
+	if err := build(ctx, cfg.Dir, dir, t, git); err != nil {
+		return Root{}, nil, err
+	}
+	return root, notes, nil
+}
+
+// build writes the tree beside its place and moves it there in one step.
+func build(ctx context.Context, parent, dir string, t *tree, git string) error {
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return fmt.Errorf("image: make directory for images: %w", err)
+	}
+	removeStale(parent)
+	tmp, err := os.MkdirTemp(parent, ".new-")
+	if err != nil {
+		return fmt.Errorf("image: make directory for a new image: %w", err)
+	}
+	defer os.RemoveAll(tmp)
+	if err := os.Chmod(tmp, 0o755); err != nil {
+		return err
+	}
+	if err := t.write(ctx, tmp); err != nil {
+		return err
+	}
+	if git != "" {
+		if err := makeRepository(ctx, git, filepath.Join(tmp, Project)); err != nil {
+			return err
+		}
+	}
+	if err := chownHome(filepath.Join(tmp, Home)); err != nil {
+		return err
+	}
+	err = os.Rename(tmp, dir)
+	if err != nil {
+		if _, serr := os.Stat(dir); serr == nil {
+			return nil // somebody else was quicker; theirs is the same
+		}
+		return fmt.Errorf("image: put the new image in place: %w", err)
+	}
+	return nil
+}
+
+func removeStale(parent string) {
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), ".new-") && time.Since(info.ModTime()) > staleAfter {
+			os.RemoveAll(filepath.Join(parent, e.Name()))
+		}
+	}
+}
+
+func shell() string {
+	for _, p := range []string{"/bin/bash", "/usr/bin/bash"} {
+		if _, err := os.Stat(p); err == nil {
+			return p
+		}
+	}
+	return "/bin/sh"
+}
