@@ -1,0 +1,535 @@
+package opencode_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/internal/scriptmodel"
+)
+
+// rig is the real OpenCode with the plugin, the scripted model and fake sandboxes.
+type rig struct {
+	t       *testing.T
+	host    *opencode.Host
+	machine *localMachine
+	boxes   *fakeSandboxes
+	project string
+
+	mu    sync.Mutex
+	conns []net.Conn // to the plugin
+	calls []opencode.CallEvent
+}
+
+const scripted = "tongs/scripted"
+
+func newRig(t *testing.T, env map[string]string) *rig {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the real OpenCode is not run in short mode")
+	}
+	binary := realBinary(t).Path
+	model := httptest.NewServer(scriptmodel.New(scriptmodel.Options{}))
+	t.Cleanup(model.Close)
+	home, project := places(t)
+	ports := freePorts(t, 2)
+	r := &rig{t: t, machine: newLocalMachine(t), boxes: newFakeSandboxes(t), project: project}
+	r.host = newHost(t, opencode.HostConfig{
+		Machine: func(ctx context.Context) (opencode.Machine, error) {
+			m, err := r.machine.connect(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &watchedMachine{m, r, fmt.Sprint(ports[1])}, nil
+		},
+		Content: testContent(model.URL), Sandboxes: r.boxes, Models: []opencode.Model{{Provider: "tongs", ID: "scripted"}},
+		Binary: binary, Home: home, Project: project, Port: ports[0], BridgePort: ports[1], Env: env, Logger: testLogger(t),
+		OnCall: func(e opencode.CallEvent) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.calls = append(r.calls, e)
+		},
+	})
+	ctx := deadline(t, 2*time.Minute)
+	began := time.Now()
+	if _, err := r.host.Start(ctx); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("ready after %v", time.Since(began))
+	return r
+}
+
+// watchedMachine keeps the connections to the plugin so that they can be cut.
+type watchedMachine struct {
+	opencode.Machine
+	rig  *rig
+	port string
+}
+
+func (m *watchedMachine) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := m.Machine.Dial(ctx, network, address)
+	if err == nil && strings.HasSuffix(address, ":"+m.port) {
+		m.rig.mu.Lock()
+		m.rig.conns = append(m.rig.conns, conn)
+		m.rig.mu.Unlock()
+	}
+	return conn, err
+}
+
+// cutBridge breaks the connection to the plugin, as a dying host does.
+func (r *rig) cutBridge() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.conns = nil
+}
+
+func testContent(model string) []byte {
+	provider := func(npm string, models ...string) map[string]any {
+		list := map[string]any{}
+		for _, m := range models {
+			list[m] = map[string]any{"tool_call": true, "limit": map[string]int{"context": 200000, "output": 8192}}
+		}
+		return map[string]any{"npm": npm, "options": map[string]any{"baseURL": model + "/v1", "apiKey": "placeholder"}, "models": list}
+	}
+	content, err := json.Marshal(map[string]any{
+		"autoupdate": false, "share": "disabled", "snapshot": false, "lsp": false, "formatter": false,
+		"enabled_providers": []string{"tongs", "openai"}, "model": scripted, "small_model": scripted,
+		"permission": map[string]any{"webfetch": "deny", "websearch": "deny"},
+		"provider": map[string]any{
+			"tongs":  provider("@ai-sdk/openai-compatible", "scripted", "gpt-5", "gpt-oss"),
+			"openai": provider("@ai-sdk/openai", "gpt-5"),
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	return content
+}
+
+// api asks OpenCode.
+func (r *rig) api(ctx context.Context, method, path string, in, out any) {
+	r.t.Helper()
+	if err := r.try(ctx, method, path, in, out); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) try(ctx context.Context, method, path string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		text, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(text)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, r.host.URL()+path, body)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := r.host.Client().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s %s: %d %.500s", method, path, resp.StatusCode, text)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(text, out)
+}
+
+func (r *rig) session(ctx context.Context, query string, body any) string {
+	r.t.Helper()
+	var s struct{ ID string }
+	r.api(ctx, "POST", "/session"+query, body, &s)
+	return s.ID
+}
+
+// part is a part of a message, as far as tests look at it.
+type part struct {
+	Type   string
+	Text   string
+	Tool   string
+	CallID string
+	State  struct {
+		Status, Output, Error, Title string
+		Metadata                     map[string]any
+	}
+}
+
+// prompt has the model play a script, and returns all parts of the answers.
+func (r *rig) prompt(ctx context.Context, session, model string, steps ...any) []part {
+	r.t.Helper()
+	parts, err := r.tryPrompt(ctx, session, model, steps...)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return parts
+}
+
+func (r *rig) tryPrompt(ctx context.Context, session, model string, steps ...any) ([]part, error) {
+	script, err := json.Marshal(steps)
+	if err != nil {
+		return nil, err
+	}
+	provider, id, _ := strings.Cut(model, "/")
+	err = r.try(ctx, "POST", "/session/"+session+"/message", map[string]any{
+		"model": map[string]string{"providerID": provider, "modelID": id},
+		"parts": []any{map[string]string{"type": "text", "text": string(script)}},
+	}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return r.parts(ctx, session)
+}
+
+// parts are those of all of the assistant's messages.
+func (r *rig) parts(ctx context.Context, session string) ([]part, error) {
+	var messages []struct {
+		Info  struct{ Role string }
+		Parts []part
+	}
+	if err := r.try(ctx, "GET", "/session/"+session+"/message", nil, &messages); err != nil {
+		return nil, err
+	}
+	var parts []part
+	for _, m := range messages {
+		if m.Info.Role == "assistant" {
+			parts = append(parts, m.Parts...)
+		}
+	}
+	return parts, nil
+}
+
+func tools(parts []part) []part {
+	return slices.DeleteFunc(parts, func(p part) bool { return p.Type != "tool" })
+}
+
+func call(tool string, args map[string]any) map[string]any {
+	return map[string]any{"tool": tool, "args": args}
+}
+
+func bash(command string) map[string]any { return call("bash", map[string]any{"command": command}) }
+
+// events follows OpenCode's events, calling f for each until it returns true.
+func (r *rig) events(ctx context.Context, f func(kind string, properties map[string]any) bool) error {
+	req, err := http.NewRequestWithContext(ctx, "GET", r.host.URL()+"/event?directory="+url.QueryEscape(r.project), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := r.host.Client().Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	scanner := bufio.NewScanner(resp.Body)
+	scanner.Buffer(nil, 16<<20)
+	for scanner.Scan() {
+		data, ok := strings.CutPrefix(scanner.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		var event struct {
+			Type       string
+			Properties map[string]any
+		}
+		if err := json.Unmarshal([]byte(data), &event); err != nil {
+			return err
+		}
+		if f(event.Type, event.Properties) {
+			return nil
+		}
+	}
+	if err := scanner.Err(); err != nil {
+		return err
+	}
+	return io.ErrUnexpectedEOF
+}
+
+func (r *rig) empty() {
+	r.t.Helper()
+	entries, err := os.ReadDir(r.project)
+	if err != nil || len(entries) > 0 {
+		r.t.Errorf("the agent host's project directory has %v, %v; want it empty", entries, err)
+	}
+}
+
+func TestFlow(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	ctx := deadline(t, 3*time.Minute)
+
+	t.Run("write, bash and read run in the sandbox of the session", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		parts := tools(r.prompt(ctx, session, scripted,
+			call("write", map[string]any{"filePath": r.project + "/hello.sh", "content": "echo hi from $0\n"}),
+			bash("bash hello.sh; exit 3"),
+			call("read", map[string]any{"filePath": r.project + "/hello.sh"}),
+			call("read", map[string]any{"filePath": "/no/such"}),
+			map[string]string{"text": "done"}))
+		if len(parts) != 4 {
+			t.Fatalf("%d tool parts, want 4: %+v", len(parts), parts)
+		}
+		if p := parts[0]; p.State.Status != "completed" || p.State.Title != "hello.sh" {
+			t.Errorf("write: %+v", p)
+		}
+		if p := parts[1]; p.State.Output != "hi from hello.sh\n" || p.State.Metadata["exit"] != 3.0 {
+			t.Errorf("bash: %+v", p)
+		}
+		if p := parts[2]; p.State.Output != "echo hi from $0\n" {
+			t.Errorf("read: %+v", p)
+		}
+		if p := parts[3]; p.State.Status != "error" || p.State.Error != "File not found: /no/such" {
+			t.Errorf("read of nothing: %+v", p)
+		}
+		if _, err := os.Stat(filepath.Join(r.boxes.dir(session), "hello.sh")); err != nil {
+			t.Error(err)
+		}
+		r.empty()
+	})
+
+	for _, model := range []string{"tongs/gpt-5", "openai/gpt-5"} {
+		t.Run("apply_patch of "+model+" runs in the sandbox", func(t *testing.T) {
+			session := r.session(ctx, "", map[string]any{})
+			patch := "*** Begin Patch\n*** Add File: escaped.txt\n+x\n*** End Patch"
+			parts := tools(r.prompt(ctx, session, model, call("apply_patch", map[string]any{"patchText": patch}), map[string]string{"text": "done"}))
+			if len(parts) != 1 || parts[0].State.Status != "completed" {
+				t.Fatalf("parts %+v", parts)
+			}
+			if data, err := os.ReadFile(filepath.Join(r.boxes.dir(session), "patch.txt")); string(data) != patch {
+				t.Errorf("the sandbox got %q, %v", data, err)
+			}
+			r.empty()
+		})
+	}
+
+	t.Run("a subagent works in its parent's sandbox", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		script, _ := json.Marshal([]any{bash("cat parent.txt; echo child > child.txt"), map[string]string{"text": "subagent done"}})
+		parts := tools(r.prompt(ctx, session, scripted,
+			bash("echo parent > parent.txt"),
+			call("task", map[string]any{"description": "look", "prompt": string(script), "subagent_type": "general"}),
+			bash("cat child.txt"),
+			map[string]string{"text": "done"}))
+		if len(parts) != 3 || parts[2].State.Output != "child\n" {
+			t.Fatalf("parts %+v", parts)
+		}
+	})
+
+	t.Run("what a tool does is seen while it runs", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		gate := filepath.Join(t.TempDir(), "gate")
+		seen := make(chan error, 1)
+		evCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		connected := make(chan struct{})
+		go func() {
+			seen <- r.events(evCtx, func(kind string, p map[string]any) bool {
+				if kind == "server.connected" {
+					close(connected)
+				}
+				part, _ := p["part"].(map[string]any)
+				state, _ := part["state"].(map[string]any)
+				metadata, _ := state["metadata"].(map[string]any)
+				if state["status"] != "running" || metadata["output"] != "early\n" {
+					return false
+				}
+				return os.WriteFile(gate, nil, 0o644) == nil
+			})
+		}()
+		<-connected
+		// The command ends only after its output has been seen.
+		parts := tools(r.prompt(ctx, session, scripted, bash("echo early; until [ -e "+gate+" ]; do sleep 0.05; done; echo late"), map[string]string{"text": "done"}))
+		if err := <-seen; err != nil {
+			t.Error(err)
+		}
+		if len(parts) != 1 || parts[0].State.Output != "early\nlate\n" {
+			t.Errorf("parts %+v", parts)
+		}
+	})
+
+	t.Run("an abort reaches the sandbox", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			_, _ = r.tryPrompt(ctx, session, scripted, bash("sleep 1000"), map[string]string{"text": "done"})
+		}()
+		running := func() bool { return slices.Contains(r.boxes.calls, session+" bash") }
+		if err := r.boxes.until(ctx, "the command runs", running); err != nil {
+			t.Fatal(err)
+		}
+		r.api(ctx, "POST", "/session/"+session+"/abort", nil, nil)
+		<-ended
+		parts, err := r.parts(ctx, session)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = tools(parts)
+		if len(parts) != 1 || parts[0].State.Status != "error" {
+			t.Fatalf("parts %+v", parts)
+		}
+		id := parts[0].CallID
+		if err := r.boxes.until(ctx, "the run is cancelled", func() bool { return r.boxes.cancelled[id] }); err != nil {
+			t.Error(err)
+		}
+	})
+
+	for reply, want := range map[string]string{"once": "completed", "reject": "error"} {
+		t.Run("a permission request is answered with "+reply, func(t *testing.T) {
+			session := r.session(ctx, "", map[string]any{"permission": []any{map[string]string{"permission": "bash", "pattern": "*", "action": "ask"}}})
+			evCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+			defer cancel()
+			connected, asked := make(chan struct{}), make(chan error, 1)
+			go func() {
+				asked <- r.events(evCtx, func(kind string, p map[string]any) bool {
+					if kind == "server.connected" {
+						close(connected)
+					}
+					if kind != "permission.asked" || p["sessionID"] != session {
+						return false
+					}
+					if fmt.Sprint(p["patterns"]) != "[ask touch asked]" {
+						t.Errorf("asked for %v", p)
+					}
+					if err := r.try(ctx, "POST", fmt.Sprintf("/permission/%s/reply", p["id"]), map[string]string{"reply": reply}, nil); err != nil {
+						t.Error(err)
+					}
+					return true
+				})
+			}()
+			<-connected
+			parts := tools(r.prompt(ctx, session, scripted, bash("ask touch asked"), map[string]string{"text": "done"}))
+			if err := <-asked; err != nil {
+				t.Fatal(err)
+			}
+			if len(parts) != 1 || parts[0].State.Status != want {
+				t.Fatalf("parts %+v", parts)
+			}
+			_, err := os.Stat(filepath.Join(r.boxes.dir(session), "asked"))
+			if (err == nil) != (reply == "once") {
+				t.Errorf("after %q the file: %v", reply, err)
+			}
+		})
+	}
+
+	t.Run("a broken connection does not break a call", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		gate := filepath.Join(t.TempDir(), "gate")
+		result := make(chan []part, 1)
+		go func() {
+			parts, _ := r.tryPrompt(ctx, session, scripted, bash("echo x >> count; until [ -e "+gate+" ]; do sleep 0.05; done; cat count"), map[string]string{"text": "done"})
+			result <- tools(parts)
+		}()
+		var run *fakeRun
+		find := func() bool {
+			for _, candidate := range r.boxes.runs {
+				if candidate.root == session {
+					run = candidate
+				}
+			}
+			return run != nil
+		}
+		if err := r.boxes.until(ctx, "the command runs", find); err != nil {
+			t.Fatal(err)
+		}
+		for n := 1; n <= 3; n++ {
+			r.cutBridge()
+			if err := r.boxes.until(ctx, "the run is asked for again", func() bool { return run.asks > n }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(gate, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		parts := <-result
+		if len(parts) != 1 || parts[0].State.Output != "x\n" {
+			t.Errorf("parts %+v; want one run", parts)
+		}
+	})
+
+	t.Run("another directory has the same listener and the same sandbox", func(t *testing.T) {
+		other := t.TempDir()
+		session := r.session(ctx, "?directory="+url.QueryEscape(other), map[string]any{})
+		parts := tools(r.prompt(ctx, session, scripted, bash("echo here > f; cat f"), map[string]string{"text": "done"}))
+		if len(parts) != 1 || parts[0].State.Output != "here\n" {
+			t.Fatalf("parts %+v", parts)
+		}
+		if data, err := os.ReadFile(filepath.Join(r.boxes.dir(session), "f")); err != nil || string(data) != "here\n" {
+			t.Errorf("%q, %v", data, err)
+		}
+		if entries, _ := os.ReadDir(other); len(entries) > 0 {
+			t.Errorf("the other directory has %v", entries)
+		}
+		for _, line := range r.host.Log().Tail(4096) {
+			if strings.Contains(line.Text, "cannot listen") {
+				t.Error(line.Text)
+			}
+		}
+	})
+
+	t.Run("a tool that would run in the agent host is refused", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{"permission": []any{map[string]string{"permission": "*", "pattern": "*", "action": "allow"}}})
+		parts := tools(r.prompt(ctx, session, scripted, call("webfetch", map[string]any{"url": "http://127.0.0.1:1/", "format": "text"}), map[string]string{"text": "done"}))
+		if len(parts) != 1 || parts[0].State.Status != "error" || !strings.Contains(parts[0].State.Error, "refused") {
+			t.Errorf("parts %+v", parts)
+		}
+	})
+
+	t.Run("the model is told where it works", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		parts := r.prompt(ctx, session, scripted, map[string]string{"text": "{{system}}"})
+		var text string
+		for _, p := range parts {
+			text += p.Text
+		}
+		if !strings.Contains(text, "Working directory: "+r.project) || !strings.Contains(text, "Is directory a git repo: yes") {
+			t.Errorf("system prompt: %.2000s", text)
+		}
+	})
+
+	t.Run("nothing is left over", func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		for ctx.Err() == nil {
+			if s := r.host.Bridge().Stats(); s.Imports <= 1 && s.Exports <= 1 {
+				break
+			}
+			time.Sleep(20 * time.Millisecond) // Releases arrive when they arrive.
+		}
+		if s := r.host.Bridge().Stats(); s.Imports > 1 || s.Exports > 1 {
+			t.Errorf("references held: %+v", s)
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if len(r.calls) == 0 || r.calls[0].Tool != "write" || r.calls[0].CallID == "" || r.calls[0].Root == "" || r.calls[0].Took <= 0 {
+			t.Errorf("calls reported: %+v", r.calls)
+		}
+	})
+}
