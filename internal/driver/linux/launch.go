@@ -218,6 +218,10 @@ func spawn(program *memfd, files []*os.File, g *group, base uint32) (*process, e
 	if err := becomeOwner(base); err != nil {
 		return nil, driver.Wrap("become owner of the user namespace", err)
 	}
+	// Nothing that descends from this thread gains privileges by running a program, the guest included.
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return nil, os.NewSyscallError("prctl", err)
+	}
 	fds := make([]uintptr, len(files))
 	for i, f := range files {
 		fds[i] = f.Fd()

@@ -10,16 +10,13 @@ import (
 const strict = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 
 var (
-	// maskedFiles show as empty: they tell about the host or steer it.
+	// maskedFiles read as empty: they tell about the host or steer it. What only the host's root may open
+	// (kmsg, kpagecount and the like) isn't here: nobody inside is that.
 	maskedFiles = []string{
-		"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/kmsg",
-		"proc/kallsyms", "proc/kpagecount", "proc/kpageflags", "proc/kpagecgroup", "proc/sysrq-trigger", "proc/config.gz",
+		"proc/kcore", "proc/keys", "proc/latency_stats", "proc/timer_list", "proc/timer_stats", "proc/sched_debug", "proc/sysrq-trigger",
 	}
 	// maskedDirs show as empty directories.
-	maskedDirs = []string{
-		"proc/acpi", "proc/scsi", "proc/asound", "proc/driver",
-		"sys/firmware", "sys/kernel/security", "sys/kernel/debug", "sys/kernel/tracing", "sys/fs/bpf", "sys/devices/virtual/powercap",
-	}
+	maskedDirs = []string{"proc/acpi", "proc/scsi", "proc/asound", "sys/firmware", "sys/devices/virtual/powercap"}
 	// readOnly can be read and not written.
 	readOnly = []string{"proc/sys", "proc/bus", "proc/fs", "proc/irq"}
 )
@@ -100,7 +97,7 @@ func open(root int, rel string) (int, error) {
 
 type filesystem struct {
 	kind, target string
-	options      []string // key or key=value
+	options      []string // key=value
 	attr         int
 	optional     bool // an empty directory will do
 }
@@ -113,7 +110,7 @@ func filesystems(plan Plan) []filesystem {
 	return []filesystem{
 		{kind: "proc", target: "proc", attr: strict},
 		{kind: "sysfs", target: "sys", attr: strict | unix.MOUNT_ATTR_RDONLY, optional: true},
-		{kind: "devpts", target: "dev/pts", options: []string{"newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
+		{kind: "devpts", target: "dev/pts", options: []string{"ptmxmode=0666", "mode=0620", "gid=5"}, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
 		{kind: "tmpfs", target: "dev/shm", options: []string{"mode=1777", "size=" + strconv.FormatInt(plan.ShmBytes, 10)}, attr: strict},
 		{kind: "mqueue", target: "dev/mqueue", attr: strict, optional: true},
 		{kind: "tmpfs", target: "tmp", options: tmp, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
@@ -126,13 +123,9 @@ func newMount(f filesystem) (int, error) {
 		return -1, fail("open file system "+f.kind, err)
 	}
 	defer unix.Close(fs)
-	for _, o := range f.options {
-		if k, v, ok := strings.Cut(o, "="); ok {
-			err = unix.FsconfigSetString(fs, k, v)
-		} else if o != "newinstance" { // devpts: implied by every mount today
-			err = unix.FsconfigSetFlag(fs, k)
-		}
-		if err != nil {
+	for _, o := range append(f.options, "source="+f.kind) {
+		k, v, _ := strings.Cut(o, "=")
+		if err := unix.FsconfigSetString(fs, k, v); err != nil {
 			return -1, fail("set "+o+" of "+f.kind, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"errors"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -9,8 +10,18 @@ import (
 )
 
 // kept are the capabilities of the guest, over its own user namespace: to become the sandbox's user, to
-// signal its processes, and to listen where it is asked to.
+// signal its processes, and to listen where it is asked to. Commands get none.
 const kept = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_KILL | 1<<unix.CAP_NET_BIND_SERVICE
+
+// noRoot are the secure bits, locked, with which a program that starts as uid 0 gets no capabilities and
+// nobody makes any ambient. They do in one call for all threads what dropping each capability from the
+// bounding set does in forty, at a tenth of a millisecond each.
+const noRoot = secNoRoot | secNoRoot<<1 | secNoAmbientRaise | secNoAmbientRaise<<1
+
+const (
+	secNoRoot         = 1 << 0
+	secNoAmbientRaise = 1 << 6
+)
 
 // The arguments of capset, reached by every thread.
 var (
@@ -18,32 +29,22 @@ var (
 	capData   = [2]unix.CapUserData{{Effective: kept, Permitted: kept}}
 )
 
-// dropPrivileges gives up, in every thread and for good, what the guest doesn't need.
+// dropPrivileges gives up, in every thread and for good, what the guest doesn't need. That no program
+// can gain privileges was already settled by the driver, before this process was.
 func dropPrivileges() error {
+	if nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || nnp != 1 {
+		return fail("check no_new_privs", errors.Join(errors.New("it is not set"), err))
+	}
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fail("turn core dumps off", err)
 	}
-	for c := 0; c <= unix.CAP_LAST_CAP+16; c++ {
-		if uint64(kept)&(1<<c) != 0 {
-			continue
-		}
-		if err := allThreads("drop bounding capability", unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c), 0); err != nil {
-			if c > 0 && err.(*Failure).Errno == unix.EINVAL {
-				break // the kernel knows no more
-			}
-			return err
-		}
-	}
-	if err := allThreads("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0); err != nil {
+	if err := allThreads("lock secure bits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, noRoot, 0); err != nil {
 		return err
 	}
 	if err := allThreads("drop capabilities", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&capData[0])), 0); err != nil {
 		return err
 	}
 	runtime.KeepAlive(&capData)
-	if err := allThreads("refuse new privileges", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
-		return err
-	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fail("forbid dumps", err)
 	}
