@@ -1,0 +1,120 @@
+package tool_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// sources is a small project with what a search has to know about.
+func sources() f {
+	files := f{
+		"main.go": "package main\n\nfunc main() {\n\tprintln(\"hello\")\n}\n", "lib/util.go": "package lib\n\n// TODO: write\nfunc Util() {}\n",
+		"lib/deep/er/x.ts": "export const hello = 1;\n", "web/app.tsx": "// hello TODO\r\nconst a = 1;\r\n", "web/app.js": "hello();\n",
+		"README.md": "# Hello\n\nTODO: hello\n", ".env": "HELLO=hello\n", ".github/ci.yml": "run: hello\n",
+		".gitignore": "node_modules\n*.log\n/build\n!keep.log\nlib/gen/\n", "node_modules/m/index.js": "hello\n",
+		"a.log": "hello\n", "keep.log": "hello\n", "build/out.js": "hello\n", "sub/build/in.js": "hello\n", "lib/gen/g.go": "// hello\n",
+		"sub/.gitignore": "secret.txt\n!a.log\n", "sub/secret.txt": "hello\n", "sub/a.log": "hello\n",
+		"sub/.ignore": "ign.txt\n", "sub/ign.txt": "hello\n", "bin/data": "hello\x00hello\n", "text/late": "hello\nfoo\x00hello\n",
+		"latin": "caf\xe9 hello\n", "empty": "", "names/a b.txt": "hello\n", "names/[x].txt": "hello\n", "names/ünï.txt": "hello\n",
+		"utf16.txt": "\xff\xfeh\x00e\x00l\x00l\x00o\x00\n\x00", "bom.txt": "\ufeffhello\n",
+	}
+	files["link.go"] = "->main.go"
+	return files
+}
+
+func searchGoldens() []golden {
+	glob := func(pattern string, more ...any) golden {
+		args := m{"pattern": pattern}
+		for i := 0; i+1 < len(more); i += 2 {
+			args[more[i].(string)] = more[i+1]
+		}
+		return golden{name: fmt.Sprint(pattern, more), files: sources(), tool: "glob", args: args}
+	}
+	grep := func(pattern string, more ...any) golden {
+		g := glob(pattern, more...)
+		g.tool = "grep"
+		return g
+	}
+	many := f{}
+	for i := range 150 {
+		many[fmt.Sprintf("d%d/f%03d.txt", i%7, i)] = "needle\n"
+	}
+	hundred := f{}
+	for i := range 100 {
+		hundred[fmt.Sprintf("f%03d.txt", i)] = "needle\n"
+	}
+	count := func(t *testing.T, theirs, ours outcome) {
+		t.Helper()
+		lines := func(o outcome) int { return strings.Count(o.Output, "\n") }
+		if tail := ours.Output[strings.LastIndex(ours.Output, "\n"):]; !strings.HasSuffix(theirs.Output, tail) || lines(theirs) != lines(ours) && !strings.HasPrefix(ours.Output, "Found") {
+			t.Errorf("theirs\n%s\nours\n%s", theirs.Output, ours.Output)
+		}
+	}
+	first := "which of more than 100 the built-in gives is chance; ours are the first by path"
+	cases := []golden{
+		glob("*.go"), glob("**/*.go"), glob("*"), glob("**"), glob("**/*"), glob("lib/**"), glob("lib/*"), glob("lib/**/*.ts"),
+		glob("*.{ts,tsx}"), glob("**/*.{js,go}"), glob("{main,nothing}.go"), glob("?ain.go"), glob("[lm]ain.go"), glob("[!a]*.go"),
+		glob("/main.go"), glob("main.go"), glob("./main.go"), glob("app.*"), glob("web/app.*"), glob("lib/"), glob("lib"), glob("**/lib/**"),
+		glob(".env"), glob(".*"), glob("**/.github/*"), glob("*.log"), glob("node_modules/**"), glob("**/index.js"), glob("build/*"),
+		glob("names/*"), glob(`names/\[x\].txt`), glob("names/[[]x].txt"), glob("**/ünï.txt"), glob("names/a b.txt"), glob("!*.go"), glob("nothing*"),
+		glob("*.GO"), glob("a*b"), glob("**er/*.ts"), glob("lib/**er/x.ts"), glob("{lib,web}/**"), glob("{**/x.ts,main.go}"), glob("lib/{deep/er,gen}/*"),
+		glob("*.go", "path", "{P}/lib"), glob("*.go", "path", "lib"), glob("*.go", "path", "{P}/main.go"), glob("*", "path", "{P}/node_modules"),
+		glob("*", "path", "{P}/.github"), glob("hosts", "path", "/etc"), glob("**/.git/**"), glob("HEAD"),
+		{name: "100", files: hundred, tool: "glob", args: m{"pattern": "*.txt"}},
+		{name: "150", files: many, tool: "glob", args: m{"pattern": "*.txt"}, differs: first, check: count},
+
+		grep("hello"), grep("Hello"), grep("(?i)HELLO"), grep("TODO"), grep("hello|TODO"), grep(`func\s+\w+\(`), grep("^package"), grep(`\)$`), grep("nothing here"),
+		grep("hello", "include", "*.go"), grep("hello", "include", "*.{js,ts}"), grep("hello", "include", "lib/**"), grep("hello", "include", "*"),
+		grep("hello", "path", "{P}/lib"), grep("hello", "path", "lib"), grep("hello", "path", "{P}/node_modules"), grep("hello", "path", "sub"),
+		grep(`\bhello\b`), grep("caf"), grep("-x"), grep("--version"), grep("a b"), grep(`"hello"`), grep("^$"), grep("^"), grep("a.*b"), grep(`\$|\{`), grep("[[:upper:]]{3,}"),
+		grep(`\x68ello`), grep("localhost", "path", "/etc", "include", "hosts"),
+		{name: "long line", files: f{"a.txt": strings.Repeat("x", 3000) + "needle" + strings.Repeat("y", 3000) + "\nshort needle\n"}, tool: "grep", args: m{"pattern": "needle"}},
+		{name: "100", files: hundred, tool: "grep", args: m{"pattern": "needle"}},
+		{name: "150", files: many, tool: "grep", args: m{"pattern": "needle"}, differs: first, check: count},
+		{name: "no pattern", tool: "grep", args: m{"pattern": ""}},
+	}
+	differ := map[string]string{
+		"glob/path missing": "a clearer error", "glob/[": "a clearer error",
+		"grep/file": "the built-in searches the whole directory of a file", "grep/(": "a clearer error", "grep/(?=x)": "a clearer error",
+	}
+	for _, g := range []golden{
+		{name: "path missing", tool: "glob", args: m{"pattern": "*", "path": "{P}/nowhere"}},
+		{name: "[", tool: "glob", args: m{"pattern": "["}},
+		{name: "file", files: sources(), tool: "grep", args: m{"pattern": "hello", "path": "{P}/web/app.js"}},
+		{name: "(", tool: "grep", args: m{"pattern": "("}},
+		{name: "(?=x)", tool: "grep", args: m{"pattern": "(?=x)"}},
+	} {
+		g.differs = differ[g.tool+"/"+g.name]
+		cases = append(cases, g)
+	}
+	return cases
+}
+
+func bashGoldens() []golden {
+	bash := func(command string, more ...any) golden {
+		args := m{"command": command}
+		for i := 0; i+1 < len(more); i += 2 {
+			args[more[i].(string)] = more[i+1]
+		}
+		return golden{name: command, files: f{"d/x.txt": "in d\n", "a.txt": "a\n"}, tool: "bash", args: args}
+	}
+	other := func(g golden, why string) golden { g.differs = why; return g }
+	return []golden{
+		bash("echo hello"), bash("echo out; echo err >&2; echo out2"), bash("true"), bash("false"), bash("exit 7"), bash("printf 'no newline'"),
+		bash("pwd", "workdir", "{P}/d"), bash("pwd", "workdir", "d"), bash("pwd", "workdir", "/tmp"),
+		bash("cat /etc/hostname"), bash("cat < /etc/hostname"), bash("cd d && cat x.txt"), bash("cd /tmp && pwd"), bash("mkdir -p new/dir && touch new/dir/f"),
+		bash("echo a | tr a b > out.txt; cat out.txt"), bash("for i in 1 2 3; do echo $i; done"), bash("if true; then echo yes; else echo no; fi"),
+		bash("echo $(echo inner; pwd)"), bash("X=1 Y=2 env | grep -c '^[XY]='"), bash("X=5; echo $X"), bash("(cd d; ls)"), bash("{ echo a; echo b; }"),
+		bash("echo 'a;b' \"c && d\" e\\;f"), bash("git status --short"), bash("git stash list"), bash("cat <<EOF\nhi $(echo there)\nEOF"), bash("cat <<'EOF'\nno $(echo there)\nEOF"),
+		bash("f() { echo in f; }; f"), bash("case x in x) echo X;; *) echo other;; esac"), bash("while false; do echo never; done; echo after"),
+		bash("[ -f a.txt ] && echo yes"), bash("[[ -f a.txt && -d d ]] && echo yes"), bash("! false"), bash("echo \"$(cat a.txt)\""), bash("export A=$(echo 1) && echo $A"),
+		bash("echo `echo back`"), bash("cat ~/nothing 2>/dev/null || true"), bash("rm -f ../outside-file"), bash("cp a.txt /tmp/ && rm /tmp/a.txt"), bash("ls *.txt # comment"),
+		bash("echo $((1 + 2))"), bash("nothing-such-command"), bash("syntax error ("), bash("echo é 😀"), bash("diff <(echo a) <(echo a)"), bash("time true"),
+		bash("sleep 5", "timeout", 300), bash("echo before; sleep 5", "timeout", 300), bash("echo a && \\\n echo b"), bash("echo a;\necho b"), bash("echo a & wait"),
+		bash("npm run build --if-present >/dev/null 2>&1; echo done"), bash("touch x.sh; chmod +x x.sh"), bash("  echo   spaced  "), bash("echo one two > /dev/null"), bash("cat /etc/hostname /etc/hosts > /dev/null"),
+		bash("seq 1 3000"), bash("seq 1 2000"), bash("head -c 60000 /dev/zero | tr '\\0' x"), bash("for i in $(seq 900); do printf '%0100d\\n' $i; done"), bash("seq 1 100000"),
+		bash("echo hi", "timeout", 5000), bash("echo hi", "description", "Says hi"),
+		other(bash("kill -9 $$"), "the built-in reports an error of its runtime; ours says which signal"),
+	}
+}

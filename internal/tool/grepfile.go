@@ -1,0 +1,203 @@
+package tool
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"runtime"
+	"unicode/utf16"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// grepChunk is how much of a file is looked at at once. A longer line is
+	// matched in pieces.
+	grepChunk = 1 << 20
+	// maxUTF16 bounds a file in UTF-16, which is converted as a whole.
+	maxUTF16 = 16 << 20
+	// ahead is how many files may be searched before the first is done.
+	ahead = 64
+)
+
+// files searches the files of a walk, several at once, and gives the first hits
+// in the walk's order.
+func (s *search) files(ctx context.Context, w *walker) ([]hit, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.ctx = ctx
+	type job struct {
+		path string
+		hits chan []hit // one element
+	}
+	workers := max(1, runtime.GOMAXPROCS(0))
+	jobs, ordered := make(chan job), make(chan job, ahead)
+	var group errgroup.Group
+	group.Go(func() error {
+		defer close(jobs)
+		defer close(ordered)
+		return w.walk(func(path string) error {
+			j := job{path, make(chan []hit, 1)}
+			for _, to := range []chan job{ordered, jobs} {
+				select {
+				case to <- j:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
+	})
+	for range workers {
+		group.Go(func() error {
+			for j := range jobs {
+				found, _ := s.file(ctx, j.path, maxFound) // what can't be read is left out
+				j.hits <- found
+			}
+			return nil
+		})
+	}
+	var hits []hit
+collect:
+	for j := range ordered {
+		select {
+		case found := <-j.hits:
+			hits = append(hits, found[:min(len(found), maxFound-len(hits))]...)
+		case <-ctx.Done():
+			break collect
+		}
+		if len(hits) == maxFound {
+			break
+		}
+	}
+	enough := len(hits) == maxFound
+	late := ctx.Err()
+	cancel()
+	err := group.Wait()
+	switch {
+	case enough:
+		return hits, nil
+	case late != nil:
+		return nil, late
+	case errors.Is(err, context.Canceled):
+		return hits, nil
+	}
+	return hits, err
+}
+
+// file searches one file. It stops at the first NUL: what follows is no text.
+func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error) {
+	f, _, err := openRegular(ctx, path)
+	if err != nil {
+		return nil, readError(path, err)
+	}
+	defer f.Close()
+	var in io.Reader = f
+	buf := make([]byte, 0, 64<<10)
+	var hits []hit
+	line, first := 1, true
+	for {
+		if len(buf) == cap(buf) { // a line longer than the buffer, or just a full one
+			bigger := make([]byte, len(buf), min(2*cap(buf), grepChunk))
+			copy(bigger, buf)
+			buf = bigger
+		}
+		n, err := in.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		last := err != nil
+		if err != nil && !errors.Is(err, io.EOF) {
+			return hits, readError(path, err)
+		}
+		if first && (len(buf) >= 3 || last) {
+			first = false
+			if order := utf16Order(buf); order != nil {
+				if in, buf, err = fromUTF16(in, buf, order); err != nil {
+					return hits, err
+				}
+				last = false
+				continue
+			}
+			buf = bytes.TrimPrefix(buf, []byte(byteOrderMark))
+		}
+		if first {
+			continue
+		}
+		if nul := bytes.IndexByte(buf, 0); nul >= 0 {
+			buf, last = buf[:bytes.LastIndexByte(buf[:nul], '\n')+1], true
+		}
+		done := len(buf)
+		if !last {
+			if done = bytes.LastIndexByte(buf, '\n') + 1; done == 0 && len(buf) < grepChunk {
+				continue
+			} else if done == 0 {
+				done = len(buf) // a piece of a line
+			}
+		}
+		hits = s.lines(buf[:done], path, &line, hits, limit)
+		if last || len(hits) >= limit {
+			return hits, nil
+		}
+		buf = buf[:copy(buf, buf[done:])]
+	}
+}
+
+// lines adds the hits in a run of lines; the last may lack its newline.
+func (s *search) lines(data []byte, path string, line *int, hits []hit, limit int) []hit {
+	at := 0 // where the current line begins
+	for at < len(data) && len(hits) < limit {
+		// The whole run at once is far faster than line by line. A match may
+		// reach over a line's end; then it is decided by its first line alone.
+		m := s.re.FindIndex(data[at:])
+		if m == nil {
+			break
+		}
+		start := at + bytes.LastIndexByte(data[at:at+m[0]], '\n') + 1
+		if start == len(data) {
+			break // an empty match after the last newline
+		}
+		*line += bytes.Count(data[at:start], []byte{'\n'})
+		text, rest, _ := cutLine(data[start:])
+		if m[1] <= len(text)+start-at || s.re.Match(text) {
+			hits = append(hits, hit{path, *line, string(text[:min(len(text), 8192)])})
+		}
+		at = len(data) - len(rest)
+		*line++
+	}
+	if at < len(data) {
+		*line += bytes.Count(data[at:], []byte{'\n'})
+	} else if len(data) > 0 && data[len(data)-1] != '\n' {
+		*line-- // the last was not ended: it may go on
+	}
+	return hits
+}
+
+// cutLine takes the first line off, without its newline.
+func cutLine(data []byte) (line, rest []byte, ended bool) {
+	return bytes.Cut(data, []byte{'\n'})
+}
+
+func utf16Order(data []byte) binary.ByteOrder {
+	switch {
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
+		return binary.LittleEndian
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
+		return binary.BigEndian
+	}
+	return nil
+}
+
+// fromUTF16 reads the rest of a file in UTF-16 and gives it as UTF-8.
+func fromUTF16(in io.Reader, head []byte, order binary.ByteOrder) (io.Reader, []byte, error) {
+	data, err := io.ReadAll(io.LimitReader(in, maxUTF16))
+	if err != nil {
+		return nil, nil, err
+	}
+	data = append(head[2:len(head):len(head)], data...)
+	units := make([]uint16, len(data)/2)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i:])
+	}
+	return bytes.NewReader([]byte(string(utf16.Decode(units)))), make([]byte, 0, 64<<10), nil
+}

@@ -1,0 +1,172 @@
+package tool
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// Limits of an answer, OpenCode's own defaults (facts: tool_output.max_lines
+// and tool_output.max_bytes of its configuration).
+const (
+	DefaultMaxLines = 2000
+	DefaultMaxBytes = 51200
+)
+
+// Env is where a tool works. The zero value of each optional field is usable.
+type Env struct {
+	Directory string // absolute: what relative paths are resolved against, and bash runs in
+	Worktree  string // absolute: titles are relative to it, and outside it permission is asked; default Directory
+	Home      string // what ~ stands for; default $HOME
+	OutputDir string // absolute: where output too long for an answer is kept; default /tmp/opencode/output
+
+	Shell   Shell    // runs commands; bash and grep's ripgrep need it
+	Bash    string   // path of the shell for bash; default the first of /bin/bash, /usr/bin/bash, /bin/sh
+	Environ []string // environment of commands, as in os.Environ; handed to Shell as it is
+	Ripgrep string   // absolute path of an rg for grep to use; "": search with code of our own
+
+	MaxLines int // longest answer in lines; default DefaultMaxLines
+	MaxBytes int // longest answer in bytes; default DefaultMaxBytes
+
+	// Session and Instructions decide which nested AGENTS.md files read
+	// attaches: each once per session. Without Instructions none is attached.
+	Session      string
+	Instructions *Instructions
+}
+
+// Hooks are how a running tool talks back. Both may be nil: without Ask
+// everything is allowed, without Progress nothing is told.
+type Hooks = sandbox.ToolHooks
+
+// AskRequest is a question whether a tool may do something.
+type AskRequest = sandbox.AskRequest
+
+// Result is what a tool gives.
+type Result = sandbox.ToolResult
+
+// Attachment is a file that goes to the model beside the output.
+type Attachment = sandbox.Attachment
+
+// run is one call of one tool.
+type run struct {
+	Env
+	name  string
+	hooks Hooks
+}
+
+var tools = map[string]func(context.Context, *run, *args) (Result, error){
+	"apply_patch": applyPatch,
+	"bash":        bash,
+	"edit":        edit,
+	"glob":        glob,
+	"grep":        grep,
+	"list":        list,
+	"read":        read,
+	"write":       write,
+}
+
+// Names lists the tools, sorted.
+func Names() []string {
+	names := make([]string, 0, len(tools))
+	for name := range tools {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Call runs the named tool with a JSON object of arguments. It returns when the
+// tool has ended, or soon after ctx has: then with sandbox.CodeAborted and the
+// message "Tool execution aborted", its processes killed.
+//
+// An error is what the hooks' Ask returned, or a *sandbox.Error. The Message of
+// the latter is written for the model and complete without operation or hint.
+func Call(ctx context.Context, env Env, name string, arguments json.RawMessage, hooks Hooks) (Result, error) {
+	fn, ok := tools[name]
+	if !ok {
+		return Result{}, failf(sandbox.CodeToolNotFound, "There is no tool %q. The tools are: %s.", shorten(name, 64), strings.Join(Names(), ", "))
+	}
+	if err := env.complete(); err != nil {
+		return Result{}, err
+	}
+	a, err := parseArgs(name, arguments)
+	if err != nil {
+		return Result{}, err
+	}
+	r := &run{Env: env, name: name, hooks: hooks}
+	res, err := fn(ctx, r, a)
+	if ctx.Err() != nil {
+		return Result{}, &sandbox.Error{Code: sandbox.CodeAborted, Message: "Tool execution aborted", Err: ctx.Err()}
+	}
+	if err != nil {
+		var e *sandbox.Error
+		if errors.As(err, &e) && e.Op == "" {
+			named := *e
+			named.Op = "tool " + name
+			return Result{}, &named
+		}
+		return Result{}, err
+	}
+	if res.Metadata == nil {
+		res.Metadata = map[string]any{}
+	}
+	return cleanResult(res), nil
+}
+
+func (e *Env) complete() error {
+	if !strings.HasPrefix(e.Directory, "/") {
+		return failf(sandbox.CodeInternal, "the tools have no project directory to work in")
+	}
+	if e.Worktree == "" {
+		e.Worktree = e.Directory
+	}
+	if e.OutputDir == "" {
+		e.OutputDir = "/tmp/opencode/output"
+	}
+	if e.MaxLines <= 0 {
+		e.MaxLines = DefaultMaxLines
+	}
+	if e.MaxBytes <= 0 {
+		e.MaxBytes = DefaultMaxBytes
+	}
+	return nil
+}
+
+// ask puts a question; nobody to ask means yes.
+func (r *run) ask(ctx context.Context, permission string, patterns, always []string, metadata map[string]any) error {
+	if r.hooks.Ask == nil {
+		return nil
+	}
+	return r.hooks.Ask(ctx, AskRequest{
+		Permission: permission,
+		Patterns:   cleanStrings(patterns),
+		Always:     cleanStrings(always),
+		Metadata:   cleanMap(metadata),
+	})
+}
+
+func (r *run) progress(title string, metadata map[string]any) {
+	if r.hooks.Progress != nil {
+		r.hooks.Progress(title, cleanMap(metadata))
+	}
+}
+
+// failf makes the error of a tool.
+func failf(code sandbox.Code, format string, args ...any) error {
+	return &sandbox.Error{Code: code, Message: clean(fmt.Sprintf(format, args...))}
+}
+
+// fail gives err the code that a system call's error has, and a message.
+func fail(err error, format string, args ...any) error {
+	code := sandbox.CodeToolFailed
+	var e *sandbox.Error
+	if errors.As(sandbox.FileError("", err), &e) {
+		code = e.Code
+	}
+	return &sandbox.Error{Code: code, Message: clean(fmt.Sprintf(format, args...)), Err: err}
+}
