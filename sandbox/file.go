@@ -89,10 +89,10 @@ type Files interface {
 	// describes the link itself.
 	Stat(ctx context.Context, path string) (*FileInfo, error)
 	Lstat(ctx context.Context, path string) (*FileInfo, error)
-	List(ctx context.Context, path string, opts ListOptions) (*ListResult, error)
+	ListFiles(ctx context.Context, path string, opts ListOptions) (*ListResult, error)
 	Mkdir(ctx context.Context, path string, parents bool) error
-	// Remove removes a file or an empty directory; recursive, all below it.
-	Remove(ctx context.Context, path string, recursive bool) error
+	// RemoveFile removes a file or an empty directory; recursive, all below it.
+	RemoveFile(ctx context.Context, path string, recursive bool) error
 	// Rename replaces a file at the new path.
 	Rename(ctx context.Context, from, to string) error
 	Chmod(ctx context.Context, path string, mode uint32) error

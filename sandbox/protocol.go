@@ -1,11 +1,16 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/tongs-dev/tongs/capnweb"
 )
@@ -208,4 +213,80 @@ type ToolRequest struct {
 type ProgressReport struct {
 	Title    string         `json:"title,omitempty"`
 	Metadata map[string]any `json:"metadata"`
+}
+
+// OutputRequest is OutputOptions on the wire.
+type OutputRequest struct {
+	Offset int64 `json:"offset,omitempty"`
+	Follow bool  `json:"follow,omitempty"`
+}
+
+// OutputReply answers output: a token for the log, and the log's bound, by which
+// a reader knows how often to confirm.
+type OutputReply struct {
+	Token    string `json:"token"`
+	LogBytes int64  `json:"logBytes"`
+}
+
+// ReadGreetingLine reads the first line of a connection, without its newline, and
+// not one byte more: what follows belongs to what the connection is for. It
+// honours the connection's read deadline.
+func ReadGreetingLine(c net.Conn) (string, error) {
+	if u, ok := c.(*net.UnixConn); ok {
+		return peekLine(u)
+	}
+	var line [MaxGreetingBytes]byte
+	for i := range line {
+		if _, err := io.ReadFull(c, line[i:i+1]); err != nil {
+			return "", err
+		}
+		if line[i] == '\n' {
+			return string(line[:i]), nil
+		}
+	}
+	return "", Errf(CodeInvalidArgument, "greeting", "the greeting line is too long", "")
+}
+
+// peekLine looks before it reads. What has been peeked is read in pieces, so that
+// a line that arrives in pieces is waited for and not spun upon.
+func peekLine(u *net.UnixConn) (string, error) {
+	rc, err := u.SyscallConn()
+	if err != nil {
+		return "", err
+	}
+	line := make([]byte, 0, MaxGreetingBytes)
+	for len(line) < cap(line) {
+		var n int
+		var perr error
+		rest := line[len(line):cap(line)]
+		err := rc.Read(func(fd uintptr) bool {
+			for {
+				n, _, perr = syscall.Recvfrom(int(fd), rest, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+				if perr != syscall.EINTR {
+					return perr != syscall.EAGAIN
+				}
+			}
+		})
+		if err != nil {
+			return "", err
+		}
+		if perr != nil {
+			return "", os.NewSyscallError("recvfrom", perr)
+		}
+		if n == 0 {
+			return "", io.EOF
+		}
+		take, whole := n, false
+		if i := bytes.IndexByte(rest[:n], '\n'); i >= 0 {
+			take, whole = i+1, true
+		}
+		if _, err := io.ReadFull(u, rest[:take]); err != nil {
+			return "", err
+		}
+		line = line[:len(line)+take]
+		if whole {
+			return string(line[:len(line)-1]), nil
+		}
+	}
+	return "", Errf(CodeInvalidArgument, "greeting", "the greeting line is too long", "")
 }

@@ -74,6 +74,15 @@ type Config struct {
 
 	// Limits replaces the default bounds; zero fields keep theirs.
 	Limits Limits `json:"limits,omitzero"`
+
+	// Exclusive says that the process is the guest's own: it reaps every
+	// child, changes to the user's rights for files, and takes the signals.
+	// tongs-guest sets it. Without it, which is for tests, commands run as the
+	// process does, and other code in it may have children of its own.
+	Exclusive bool `json:"-"`
+
+	// Version is what the guest says it is.
+	Version string `json:"-"`
 }
 
 // User is an account inside the sandbox.

@@ -1,0 +1,217 @@
+package guest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// engine starts processes and remembers them.
+type engine struct {
+	cfg      *Config
+	root     bool // this process can become another user
+	children *children
+	oom      *oomCounter
+	orphan   time.Duration
+	closing  chan struct{} // closed when the guest ends
+	wg       sync.WaitGroup
+
+	replacing sync.Mutex // one file is put in place at a time
+
+	mu      sync.Mutex
+	serial  int
+	running int
+	byID    map[string]*process
+	past    []*process // ended, oldest first
+	janitor *time.Timer
+	closed  bool
+}
+
+func newEngine(cfg *Config, root bool, c *children) *engine {
+	return &engine{
+		cfg: cfg, root: root, children: c, oom: newOOMCounter(cfg.Cgroup.OOMFD),
+		orphan: seconds(cfg.Limits.OrphanSeconds), closing: make(chan struct{}),
+		byID: map[string]*process{},
+	}
+}
+
+// reserve takes an id and a place for a process that is about to start.
+func (g *engine) reserve(id string) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return "", sandbox.Errf(sandbox.CodeShuttingDown, "start", "the sandbox is shutting down", "")
+	}
+	if g.running >= g.cfg.Limits.Processes {
+		return "", sandbox.Errf(sandbox.CodeTooManyProcesses, "start",
+			fmt.Sprintf("%d commands are running, and no more are allowed", g.running), "wait for one to end, or kill one")
+	}
+	if id == "" {
+		for {
+			g.serial++
+			id = fmt.Sprintf("p%d-%.6s", g.serial, g.cfg.Incarnation)
+			if _, taken := g.byID[id]; !taken {
+				break
+			}
+		}
+	} else if _, taken := g.byID[id]; taken {
+		return "", sandbox.Errf(sandbox.CodeProcessExists, "start", fmt.Sprintf("there is a process %q already", id), "choose another id, or remove that process")
+	}
+	g.byID[id] = nil
+	g.running++
+	return id, nil
+}
+
+func (g *engine) unreserve(id string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.byID, id)
+	g.running--
+}
+
+func (g *engine) enter(p *process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if _, kept := g.byID[p.id]; kept {
+		g.byID[p.id] = p
+	}
+}
+
+// get finds a process by id.
+func (g *engine) get(op, id string) (*process, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.byID[id]; p != nil {
+		return p, nil
+	}
+	return nil, sandbox.Errf(sandbox.CodeProcessNotFound, op, fmt.Sprintf("there is no process %q", id), "ended processes are remembered for a while only; list shows those there are")
+}
+
+func (g *engine) list() []sandbox.ProcessInfo {
+	g.mu.Lock()
+	all := make([]*process, 0, len(g.byID))
+	for _, p := range g.byID {
+		if p != nil {
+			all = append(all, p)
+		}
+	}
+	g.mu.Unlock()
+	infos := make([]sandbox.ProcessInfo, len(all))
+	for i, p := range all {
+		infos[i] = p.info()
+	}
+	slices.SortFunc(infos, func(a, b sandbox.ProcessInfo) int {
+		return cmp.Or(a.Started.Compare(b.Started), cmp.Compare(a.ID, b.ID))
+	})
+	return infos
+}
+
+func (g *engine) count() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.running
+}
+
+// finished moves a process among those that are remembered.
+func (g *engine) finished(p *process) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.running--
+	if g.byID[p.id] != p {
+		return // removed while it ran
+	}
+	g.past = append(g.past, p)
+	g.sweep()
+}
+
+// sweep forgets ended processes that are too many, too large or too old, and
+// arranges to be called again while there are any.
+func (g *engine) sweep() {
+	lim := g.cfg.Limits
+	keep := seconds(lim.FinishedSeconds)
+	k := max(0, len(g.past)-lim.FinishedProcesses)
+	var held int64
+	for i := len(g.past) - 1; i >= k; i-- {
+		held += g.past[i].log.held()
+		if held > lim.FinishedBytes && i < len(g.past)-1 || time.Since(g.past[i].ended) >= keep {
+			k = i + 1
+			break
+		}
+	}
+	for _, p := range g.past[:k] {
+		delete(g.byID, p.id)
+	}
+	g.past = slices.Delete(g.past, 0, k)
+	if g.janitor != nil {
+		g.janitor.Stop()
+		g.janitor = nil
+	}
+	if len(g.past) > 0 && !g.closed {
+		g.janitor = time.AfterFunc(keep-time.Since(g.past[0].ended)+time.Second, func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.sweep()
+		})
+	}
+}
+
+// remove forgets a process, killing it first if it runs.
+func (g *engine) remove(p *process) {
+	g.mu.Lock()
+	if g.byID[p.id] == p {
+		delete(g.byID, p.id)
+	}
+	if i := slices.Index(g.past, p); i >= 0 {
+		g.past = slices.Delete(g.past, i, i+1)
+	}
+	g.mu.Unlock()
+	p.log.follow() // nothing waits for a reader any more
+	p.kill(false)
+}
+
+// close kills everything: SIGTERM, then SIGKILL after the grace or when all have
+// ended, whichever is sooner; then it waits for the pumps.
+func (g *engine) close(grace time.Duration) {
+	g.mu.Lock()
+	g.closed = true
+	if g.janitor != nil {
+		g.janitor.Stop()
+	}
+	all := make([]*process, 0, len(g.byID))
+	for _, p := range g.byID {
+		if p != nil {
+			all = append(all, p)
+		}
+	}
+	g.mu.Unlock()
+	for _, p := range all {
+		p.log.follow()
+		p.kill(false)
+	}
+	patience := time.NewTimer(grace)
+	defer patience.Stop()
+wait:
+	for _, p := range all {
+		select {
+		case <-p.exited:
+		case <-patience.C:
+			break wait
+		}
+	}
+	close(g.closing)
+	for _, p := range all {
+		p.killNow()
+	}
+	g.children.killAll()
+	for _, p := range all {
+		for _, m := range p.pumps {
+			m.f.Close()
+		}
+	}
+	g.children.close()
+	g.wg.Wait()
+}

@@ -1,0 +1,239 @@
+package guest
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// maxLinks is how many symbolic links in a row are followed, as the kernel does.
+const maxLinks = 40
+
+// fileWriter writes one file. Unless it writes in place, what it writes goes to
+// a new file beside the old one, which takes its place on commit.
+type fileWriter struct {
+	g     *engine
+	path  string // what was asked for
+	final string // what it names, after links
+	opts  sandbox.WriteOptions
+	f     *regular
+	temp  string // "" when in place
+	keep  uint32 // permission bits of the file that is replaced, plus keepSet
+	done  bool
+}
+
+const keepSet = 1 << 31
+
+// openWrite checks everything that can be checked before there is content.
+func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWriter, err error) {
+	const op = "write file"
+	if path, err = g.path(op, path); err != nil {
+		return nil, err
+	}
+	if opts.Mode&^0o7777 != 0 {
+		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("mode %#o has more than permission bits", opts.Mode), "")
+	}
+	if strings.HasSuffix(path, "/") {
+		return nil, pathError(op, path, unix.EISDIR)
+	}
+	w := &fileWriter{g: g, path: path, opts: opts}
+	var st unix.Stat_t
+	exists := false
+	if w.final, exists, err = followLinks(path, &st); err != nil {
+		return nil, pathError(op, path, err)
+	}
+	switch {
+	case exists && opts.Exclusive:
+		return nil, pathError(op, path, unix.EEXIST)
+	case exists && st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, notRegular(op, path, st.Mode)
+	case opts.IfVersion != "" && (!exists || version(&st) != opts.IfVersion):
+		return nil, stale(path)
+	}
+	perm := uint32(0o666)
+	if opts.Mode != 0 {
+		perm = opts.Mode
+	}
+	if !exists && opts.Parents {
+		if err := os.MkdirAll(parent(w.final), 0o777); err != nil {
+			return nil, sandbox.FileError(op, err)
+		}
+	}
+	if opts.Append || opts.InPlace {
+		return w, w.openInPlace(op, perm)
+	}
+	if exists {
+		// The right to write the old file is asked for, though it is not
+		// needed to replace it: read-only means read-only. A program that
+		// is running (ETXTBSY) may be replaced.
+		fd, err := unix.Open(w.final, unix.O_WRONLY|unix.O_NOFOLLOW|openFlags, 0)
+		if err == nil {
+			unix.Close(fd)
+		} else if !errors.Is(err, unix.ETXTBSY) {
+			return nil, pathError(op, path, err)
+		}
+		w.keep = st.Mode&0o7777 | keepSet
+		perm = 0o600
+	}
+	var name [8]byte
+	secret(name[:])
+	temp := parent(w.final) + "/.tongs-" + hex.EncodeToString(name[:]) + ".tmp"
+	w.f, err = openRegular(op, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, perm)
+	switch {
+	case err == nil:
+		w.temp = temp
+	case exists && (sandbox.CodeOf(err) == sandbox.CodePermissionDenied || sandbox.CodeOf(err) == sandbox.CodeReadOnly):
+		// Nothing new may be made beside it, but the file itself may be written.
+		return w, w.openInPlace(op, perm)
+	default:
+		e := err.(*sandbox.Error)
+		e.Message = strings.ReplaceAll(e.Message, temp, path)
+		return nil, e
+	}
+	if opts.Mode != 0 && !exists {
+		if err := unix.Fchmod(w.f.fd, perm); err != nil {
+			w.abort()
+			return nil, pathError(op, path, err)
+		}
+	}
+	return w, nil
+}
+
+func (w *fileWriter) openInPlace(op string, perm uint32) (err error) {
+	flags := unix.O_WRONLY | unix.O_CREAT
+	if w.opts.Append {
+		flags |= unix.O_APPEND
+	}
+	if w.opts.Exclusive {
+		flags |= unix.O_EXCL
+	}
+	if w.f, err = openRegular(op, w.path, flags, perm); err != nil {
+		return err
+	}
+	if !w.opts.Append {
+		if err := noEINTR(func() error { return unix.Ftruncate(w.f.fd, 0) }); err != nil {
+			w.f.Close()
+			return pathError(op, w.path, err)
+		}
+	}
+	return nil
+}
+
+func stale(path string) error {
+	return sandbox.Errf(sandbox.CodeVersionMismatch, "write file", path+" is no longer the file that was read", "read it again and decide anew")
+}
+
+func parent(path string) string {
+	i := strings.LastIndexByte(path, '/')
+	if i == 0 {
+		return "/"
+	}
+	return path[:i]
+}
+
+// followLinks finds what a path names: the file, or the place where one would be
+// made.
+func followLinks(path string, st *unix.Stat_t) (final string, exists bool, err error) {
+	for range maxLinks {
+		err := noEINTR(func() error { return unix.Lstat(path, st) })
+		if errors.Is(err, unix.ENOENT) {
+			return path, false, nil
+		}
+		if err != nil {
+			return "", false, err
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+			return path, true, nil
+		}
+		to, err := readlink(path)
+		if err != nil {
+			return "", false, err
+		}
+		if strings.HasPrefix(to, "/") {
+			path = to
+		} else {
+			path = parent(path) + "/" + to
+		}
+		path = strings.TrimRight(path, "/")
+		if path == "" {
+			return "", false, unix.EISDIR
+		}
+	}
+	return "", false, unix.ELOOP
+}
+
+func (w *fileWriter) Write(b []byte) (int, error) { return w.f.Write(b) }
+
+// commit makes what was written the file.
+func (w *fileWriter) commit() (sandbox.FileInfo, error) {
+	const op = "write file"
+	fail := func(err error) (sandbox.FileInfo, error) {
+		w.abort()
+		return sandbox.FileInfo{}, err
+	}
+	if w.keep != 0 && w.temp != "" {
+		if err := unix.Fchmod(w.f.fd, w.keep&0o7777); err != nil {
+			return fail(pathError(op, w.path, err))
+		}
+	}
+	if w.opts.Sync {
+		if err := noEINTR(func() error { return unix.Fsync(w.f.fd) }); err != nil {
+			return fail(pathError(op, w.path, err))
+		}
+	}
+	if w.temp != "" {
+		if err := w.replace(op); err != nil {
+			return fail(err)
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(w.f.fd, &st); err != nil {
+		return fail(pathError(op, w.path, err))
+	}
+	w.done = true
+	if err := w.f.Close(); err != nil {
+		return sandbox.FileInfo{}, pathError(op, w.path, err)
+	}
+	return info(w.path, &st), nil
+}
+
+// replace puts the new file in place. The engine's lock makes comparing the
+// version and replacing one step among the guest's own writers.
+func (w *fileWriter) replace(op string) error {
+	w.g.replacing.Lock()
+	defer w.g.replacing.Unlock()
+	if w.opts.IfVersion != "" {
+		var st unix.Stat_t
+		if err := unix.Lstat(w.final, &st); err != nil || version(&st) != w.opts.IfVersion {
+			return stale(w.path)
+		}
+	}
+	flags := uint(0)
+	if w.opts.Exclusive {
+		flags = unix.RENAME_NOREPLACE
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, w.temp, unix.AT_FDCWD, w.final, flags); err != nil {
+		return pathError(op, w.path, err)
+	}
+	w.temp = ""
+	return nil
+}
+
+// abort leaves the old file, unless it was written in place. It may be called
+// at any time, also again.
+func (w *fileWriter) abort() {
+	if w.done {
+		return
+	}
+	w.done = true
+	w.f.Close()
+	if w.temp != "" {
+		_ = unix.Unlink(w.temp)
+	}
+}

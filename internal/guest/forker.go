@@ -1,0 +1,62 @@
+package guest
+
+import (
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// plainForker forks on whatever thread it is called on.
+type plainForker struct{}
+
+func (plainForker) run(f func()) { f() }
+func (plainForker) close()       {}
+
+// threadForker forks on one operating system thread that has written itself into
+// the commands' control groups (version 1, where a group holds threads). Its
+// children are born there, so nothing has to be moved: moving costs a grace
+// period, and leaves a moment in which a command is without limits.
+type threadForker struct {
+	work chan func()
+	done chan struct{}
+}
+
+func newThreadForker(tasks []int) (*threadForker, error) {
+	t := &threadForker{work: make(chan func()), done: make(chan struct{})}
+	ready := make(chan error)
+	go t.loop(tasks, ready)
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *threadForker) loop(tasks []int, ready chan<- error) {
+	defer close(t.done)
+	// Never unlocked: the thread ends with the goroutine, since no other one
+	// may run in these groups.
+	runtime.LockOSThread()
+	for _, fd := range tasks {
+		// "0" is the writing thread.
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			ready <- fmt.Errorf("guest: enter the commands' control group: %w", err)
+			return
+		}
+	}
+	ready <- nil
+	for f := range t.work {
+		f()
+	}
+}
+
+func (t *threadForker) run(f func()) {
+	done := make(chan struct{})
+	t.work <- func() { f(); close(done) }
+	<-done
+}
+
+func (t *threadForker) close() {
+	close(t.work)
+	<-t.done
+}

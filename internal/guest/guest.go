@@ -1,0 +1,201 @@
+package guest
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/internal/tool"
+)
+
+// endTimeout bounds how long the end of a guest takes, whatever hangs.
+const endTimeout = 15 * time.Second
+
+// Run serves on the inherited listener until ctx ends, a client asks for the end,
+// the lease runs out, or (when Exclusive) SIGTERM or SIGINT comes. All commands
+// are dead when it returns, and it has closed the listener. An error says that
+// the guest could not begin.
+func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
+	if err := cfg.setDefaults(); err != nil {
+		return err
+	}
+	if cfg.Incarnation == "" {
+		var b [8]byte
+		secret(b[:])
+		cfg.Incarnation = hex.EncodeToString(b[:])
+	}
+	if !processID.MatchString(cfg.Incarnation) {
+		return fmt.Errorf("guest: config: incarnation %q is not 1 to 128 of A-Z a-z 0-9 . _ : -", cfg.Incarnation)
+	}
+	ln, err := listener(cfg.ListenerFD)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	var fk forker = plainForker{}
+	if cfg.Cgroup.Version == 1 {
+		// Before the rights are changed: the descriptors were opened with
+		// the host's, but the kernel looks at the writer's too.
+		t, err := newThreadForker(cfg.Cgroup.TasksFDs)
+		if err != nil {
+			return err
+		}
+		fk = t
+	}
+	root := false
+	if cfg.Exclusive {
+		if root, err = becomeExclusive(&cfg); err != nil {
+			fk.close()
+			return err
+		}
+	}
+	for _, fd := range cfg.Cgroup.TasksFDs {
+		unix.Close(fd)
+	}
+
+	s := &server{
+		cfg: &cfg, log: log, began: time.Now(), patience: seconds(cfg.Limits.SlowClientSeconds),
+		engine: newEngine(&cfg, root, newChildren(cfg.Exclusive, fk)), tokens: newTokens(), listeners: newListeners(),
+		stopped: make(chan struct{}), conns: map[*net.UnixConn]struct{}{}, live: map[*capnweb.Session]struct{}{},
+	}
+	s.runs = newRuns(&cfg, tool.Call, tool.Env{
+		Directory: cfg.Project, Worktree: cfg.Project, Home: cfg.User.Home, OutputDir: cfg.OutputDir,
+		Shell: shell{s.engine}, Environ: cfg.baseEnviron(), Ripgrep: cfg.ripgrep(),
+	})
+	s.lease = time.AfterFunc(seconds(max(cfg.LeaseSeconds, 1)), func() { s.stop("nobody asked for it during its lease") })
+	if cfg.LeaseSeconds < 0 {
+		s.lease.Stop()
+	}
+	defer context.AfterFunc(ctx, func() { s.stop("the context ended") })()
+	if cfg.Exclusive {
+		defer s.takeSignals()()
+	}
+	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
+	accepted := make(chan error, 1)
+	go func() { accepted <- s.accept(ln) }()
+	<-s.stopped
+	log.Info("the guest ends", "reason", s.reason)
+	_ = ln.Close()
+	err = <-accepted
+	end, cancel := context.WithTimeout(context.Background(), endTimeout)
+	defer cancel()
+	s.close(end)
+	return err
+}
+
+func listener(fd int) (*net.UnixListener, error) {
+	f := os.NewFile(uintptr(fd), "listener")
+	if fd < 0 || f == nil {
+		return nil, fmt.Errorf("guest: config: listenerFD %d is no descriptor", fd)
+	}
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, fmt.Errorf("guest: config: listenerFD %d: %w", fd, err)
+	}
+	u, ok := ln.(*net.UnixListener)
+	if !ok {
+		ln.Close()
+		return nil, fmt.Errorf("guest: config: listenerFD %d is a %s listener, not a unix one", fd, ln.Addr().Network())
+	}
+	return u, nil
+}
+
+// ripgrep finds rg where commands would.
+func (c *Config) ripgrep() string {
+	if c.Ripgrep != "" {
+		return c.Ripgrep
+	}
+	p, err := lookPath("rg", "/", c.baseEnviron())
+	if err != nil || !filepath.IsAbs(p) {
+		return ""
+	}
+	return p
+}
+
+// becomeExclusive makes the process the guest's own. It reports whether commands
+// can be started as another user.
+func becomeExclusive(cfg *Config) (root bool, err error) {
+	// Nothing that was inherited may reach a command.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return false, fmt.Errorf("guest: mark descriptors close-on-exec: %w", err)
+	}
+	unix.Umask(0o022)
+	if os.Getpid() != 1 {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return false, fmt.Errorf("guest: become a subreaper: %w", err)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return false, nil
+	}
+	groups := make([]int, len(cfg.User.Groups))
+	for i, g := range cfg.User.Groups {
+		groups[i] = int(g)
+	}
+	if err := syscall.Setgroups(groups); err != nil {
+		return false, fmt.Errorf("guest: set groups: %w", err)
+	}
+	// From here on every file is touched with the user's rights; with them go
+	// the capabilities that override permissions. Signals and changing the
+	// user of a command need neither.
+	if err := fsID(unix.SYS_SETFSGID, cfg.User.GID); err != nil {
+		return false, fmt.Errorf("guest: take the user's group for files: %w", err)
+	}
+	if err := fsID(unix.SYS_SETFSUID, cfg.User.UID); err != nil {
+		return false, fmt.Errorf("guest: take the user's rights for files: %w", err)
+	}
+	return true, nil
+}
+
+// fsID sets a file system id in all threads. The calls never fail, so the result
+// is read back.
+func fsID(call uintptr, id uint32) error {
+	now := func() uint32 {
+		r, _, _ := syscall.RawSyscall(call, ^uintptr(0), 0, 0)
+		return uint32(r)
+	}
+	if now() == id {
+		return nil
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(call, uintptr(id), 0, 0); errno != 0 {
+		return errno
+	}
+	if now() != id {
+		return errors.New("the kernel did not allow it")
+	}
+	return nil
+}
+
+// takeSignals lets SIGTERM and SIGINT end the guest. That SIGHUP and others are
+// taken too has a second use: what is caught here is at its default in commands,
+// though it may have been ignored when this process began.
+func (s *server) takeSignals() (release func()) {
+	ch := make(chan os.Signal, 4)
+	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case sig := <-ch:
+				if sig == syscall.SIGTERM || sig == syscall.SIGINT {
+					s.stop("signal " + sig.String())
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { signal.Stop(ch); close(done) }
+}

@@ -1,0 +1,300 @@
+package guest
+
+import (
+	"sync"
+	"time"
+
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// outputLog holds what a process wrote, in order, with byte offsets counted from
+// its first byte and a mark wherever the stream changes. It takes memory only
+// for what it holds: nothing before the first byte.
+//
+// When it is full, a lossless log makes its writers wait until a reader has
+// confirmed something, and a following log gives up its oldest chunk. Memory is
+// at most the limit plus one chunk, marks included.
+type outputLog struct {
+	mu       sync.Mutex
+	limit    int64
+	lossless bool
+
+	chunks []*chunk
+	start  int64 // first byte held
+	end    int64
+	marks  []mark
+	ended  bool // no byte will come any more
+
+	changed chan struct{} // closed at the next append or end; nil: nobody waits
+	space   chan struct{} // closed at the next confirmation; nil: nobody waits
+
+	readers  int
+	detached time.Time // when the last reader went away
+}
+
+type chunk struct {
+	off int64
+	buf []byte // only ever appended to within its capacity
+}
+
+type mark struct {
+	off    int64
+	stream sandbox.Stream
+}
+
+const (
+	minChunk  = 4 << 10
+	maxChunk  = 64 << 10
+	markBytes = 16 // what a mark counts for, so that switching streams is no way around the limit
+)
+
+func newLog(limit int64, lossless bool) *outputLog {
+	return &outputLog{limit: limit, lossless: lossless, detached: time.Now()}
+}
+
+func (l *outputLog) size() int64 { return l.end - l.start + int64(len(l.marks))*markBytes }
+
+// fill hands read a place for bytes of a stream and keeps what it got. full says
+// that a lossless log has no room; read was not called then.
+func (l *outputLog) fill(stream sandbox.Stream, read func([]byte) (int, error)) (n int, full bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	room := l.limit - l.size()
+	if l.lossless {
+		if room <= 0 {
+			return 0, true, nil
+		}
+	} else {
+		room = maxChunk
+	}
+	tail := l.tail()
+	space := tail.buf[len(tail.buf):cap(tail.buf)]
+	if int64(len(space)) > room {
+		space = space[:room]
+	}
+	n, err = read(space)
+	if n <= 0 {
+		return 0, false, err
+	}
+	if len(l.marks) == 0 || l.marks[len(l.marks)-1].stream != stream {
+		l.marks = append(l.marks, mark{l.end, stream})
+	}
+	tail.buf = tail.buf[:len(tail.buf)+n]
+	l.end += int64(n)
+	if !l.lossless {
+		l.trim()
+	}
+	l.wake()
+	return n, false, err
+}
+
+// tail is the last chunk, with room in it. Chunks grow with what is written.
+func (l *outputLog) tail() *chunk {
+	if k := len(l.chunks); k > 0 {
+		if c := l.chunks[k-1]; len(c.buf) < cap(c.buf) {
+			return c
+		}
+	}
+	size := int64(minChunk)
+	if k := len(l.chunks); k > 0 {
+		size = int64(cap(l.chunks[k-1].buf)) * 4
+	}
+	size = max(min(size, maxChunk, l.limit/4), minChunk)
+	c := &chunk{off: l.end, buf: make([]byte, 0, size)}
+	l.chunks = append(l.chunks, c)
+	return c
+}
+
+// trim drops the oldest chunks of a log that is over its limit.
+func (l *outputLog) trim() {
+	k := 0
+	for k < len(l.chunks)-1 && l.size() > l.limit {
+		k++
+		l.start = l.chunks[k].off
+		l.dropMarks()
+	}
+	if k > 0 {
+		clear(l.chunks[:k])
+		l.chunks = append(l.chunks[:0], l.chunks[k:]...)
+	}
+	// One chunk full of marks: drop bytes of it.
+	if extra := l.size() - l.limit; extra > 0 && len(l.marks) > 1 {
+		half := l.marks[len(l.marks)/2].off
+		l.start = max(l.start, half)
+		l.dropMarks()
+	}
+}
+
+// dropMarks forgets marks that lie wholly before start.
+func (l *outputLog) dropMarks() {
+	k := 0
+	for k+1 < len(l.marks) && l.marks[k+1].off <= l.start {
+		k++
+	}
+	if k > 0 {
+		l.marks = append(l.marks[:0], l.marks[k:]...)
+	}
+}
+
+// confirm says that a reader has all bytes before off. Only a lossless log
+// forgets them.
+func (l *outputLog) confirm(off int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	off = min(off, l.end)
+	if !l.lossless || off <= l.start {
+		return
+	}
+	l.start = off
+	k := 0
+	for k < len(l.chunks) && l.chunks[k].off+int64(len(l.chunks[k].buf)) <= off {
+		k++
+	}
+	if k == len(l.chunks) && k > 0 && len(l.chunks[k-1].buf) < cap(l.chunks[k-1].buf) {
+		k-- // the tail has room left
+	}
+	if k > 0 {
+		clear(l.chunks[:k])
+		l.chunks = append(l.chunks[:0], l.chunks[k:]...)
+	}
+	l.dropMarks()
+	if l.space != nil {
+		close(l.space)
+		l.space = nil
+	}
+}
+
+// read gives bytes of one stream from off on, without copying. dropped counts
+// the bytes between off and the first that is still there.
+func (l *outputLog) read(off int64) (stream sandbox.Stream, data []byte, dropped int64, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if off < l.start {
+		dropped = l.start - off
+		off = l.start
+	}
+	if off >= l.end {
+		return 0, nil, dropped, l.ended
+	}
+	limit := l.end
+	for i := len(l.marks) - 1; i >= 0; i-- {
+		if l.marks[i].off <= off || i == 0 {
+			stream = l.marks[i].stream
+			break
+		}
+		limit = l.marks[i].off
+	}
+	for _, c := range l.chunks {
+		if off >= c.off && off < c.off+int64(len(c.buf)) {
+			data = c.buf[off-c.off : min(int64(len(c.buf)), limit-c.off)]
+			break
+		}
+	}
+	return stream, data, dropped, false
+}
+
+// waitChange gives a channel that closes at the next append or end.
+func (l *outputLog) waitChange(off int64) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if off < l.end || l.ended {
+		return closedChan
+	}
+	if l.changed == nil {
+		l.changed = make(chan struct{})
+	}
+	return l.changed
+}
+
+// waitSpace gives a channel that closes when a full log may have room.
+func (l *outputLog) waitSpace() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.lossless || l.size() < l.limit {
+		return closedChan
+	}
+	if l.space == nil {
+		l.space = make(chan struct{})
+	}
+	return l.space
+}
+
+// orphaned turns a lossless log that nobody has read for the given time into a
+// following one, and reports how long to wait before asking again.
+func (l *outputLog) orphaned(after time.Duration) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.readers > 0 {
+		return after
+	}
+	if left := after - time.Since(l.detached); left > 0 {
+		return left
+	}
+	l.loosen()
+	return after
+}
+
+// follow turns a lossless log into a following one.
+func (l *outputLog) follow() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.loosen()
+}
+
+func (l *outputLog) loosen() {
+	l.lossless = false
+	if l.space != nil {
+		close(l.space)
+		l.space = nil
+	}
+}
+
+func (l *outputLog) attach() {
+	l.mu.Lock()
+	l.readers++
+	l.mu.Unlock()
+}
+
+func (l *outputLog) detach() {
+	l.mu.Lock()
+	l.readers--
+	l.detached = time.Now()
+	l.mu.Unlock()
+}
+
+func (l *outputLog) finish() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	l.wake()
+}
+
+func (l *outputLog) wake() {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+func (l *outputLog) span() (start, end int64, ended bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.start, l.end, l.ended
+}
+
+// held is the memory that the log's bytes take.
+func (l *outputLog) held() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var n int64
+	for _, c := range l.chunks {
+		n += int64(cap(c.buf))
+	}
+	return n + int64(cap(l.marks))*markBytes
+}
+
+var closedChan = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()

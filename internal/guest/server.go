@@ -1,0 +1,242 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+const (
+	greetingTimeout = 10 * time.Second
+	// trimDelay is how long after work the guest gives unused memory back.
+	trimDelay = 5 * time.Second
+)
+
+// server answers on the guest's socket.
+type server struct {
+	cfg       *Config
+	log       *slog.Logger
+	began     time.Time
+	patience  time.Duration // with a client that doesn't read
+	engine    *engine
+	runs      *runs
+	tokens    *tokens
+	listeners *listeners
+
+	stopOnce sync.Once
+	stopped  chan struct{}
+	reason   string
+	wg       sync.WaitGroup // one for each connection, and what it needs
+
+	mu       sync.Mutex
+	conns    map[*net.UnixConn]struct{}
+	live     map[*capnweb.Session]struct{}
+	sessions int
+	lease    *time.Timer
+	trim     *time.Timer
+	closed   bool
+}
+
+// stop begins the end of the guest. It returns at once.
+func (s *server) stop(reason string) {
+	s.stopOnce.Do(func() {
+		s.reason = reason
+		close(s.stopped)
+	})
+}
+
+// accept serves connections until the listener is closed.
+func (s *server) accept(ln *net.UnixListener) error {
+	pause := 5 * time.Millisecond
+	for {
+		c, err := ln.AcceptUnix()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return nil
+		case err != nil:
+			s.log.Error("a connection could not be accepted", "error", err.Error())
+			select {
+			case <-time.After(pause):
+				pause = min(2*pause, time.Second)
+			case <-s.stopped:
+				return nil
+			}
+			continue
+		}
+		pause = 5 * time.Millisecond
+		if !s.enter(c) {
+			_ = c.SetWriteDeadline(time.Now().Add(time.Second))
+			_, _ = c.Write([]byte(sandbox.Refusal(sandbox.Errf(sandbox.CodeTooManyConnections, "", "too many connections are open", "close some"))))
+			_ = c.Close()
+			continue
+		}
+		s.wg.Go(func() {
+			defer s.leave(c)
+			s.serve(c)
+		})
+	}
+}
+
+func (s *server) enter(c *net.UnixConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.conns) >= s.cfg.Limits.Connections {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *server) leave(c *net.UnixConn) {
+	_ = c.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if s.trim == nil && !s.closed {
+		s.trim = time.AfterFunc(trimDelay, func() {
+			s.mu.Lock()
+			s.trim = nil
+			s.mu.Unlock()
+			debug.FreeOSMemory()
+		})
+	}
+}
+
+// serve reads the greeting and does what it asks for.
+func (s *server) serve(c *net.UnixConn) {
+	_ = c.SetDeadline(time.Now().Add(greetingTimeout))
+	line, err := sandbox.ReadGreetingLine(c)
+	if err != nil {
+		return // it went away, or said nothing in time
+	}
+	g, err := sandbox.ParseGreeting(line)
+	var tk *ticket
+	if err == nil && g.Token != "" {
+		if tk = s.tokens.take(g.Token); tk == nil {
+			err = sandbox.Errf(sandbox.CodeInvalidToken, "", "the token is unknown, used or expired", "make the call again")
+		}
+	}
+	if err != nil {
+		_, _ = c.Write([]byte(sandbox.Refusal(err)))
+		return
+	}
+	if _, err := io.WriteString(c, sandbox.Welcome{Protocol: sandbox.Protocol, Incarnation: s.cfg.Incarnation}.String()); err != nil {
+		if tk != nil && tk.drop != nil {
+			tk.drop()
+		}
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	if tk != nil {
+		tk.serve(c)
+		return
+	}
+	s.session(c)
+}
+
+// session serves one RPC session until it ends.
+func (s *server) session(c *net.UnixConn) {
+	sess := capnweb.NewSession(capnweb.NewStreamTransport(&patientConn{c, s.patience}, 0), mainClass.New(&rpcMain{s}))
+	s.mu.Lock()
+	s.live[sess] = struct{}{}
+	s.sessions++
+	s.lease.Stop()
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		_ = sess.Close(nil)
+	}
+	<-sess.Done()
+	s.mu.Lock()
+	delete(s.live, sess)
+	if s.sessions--; s.sessions == 0 && s.cfg.LeaseSeconds > 0 && !s.closed {
+		s.lease.Reset(seconds(s.cfg.LeaseSeconds))
+	}
+	s.mu.Unlock()
+}
+
+// patientConn gives up on a client that does not read what it is sent.
+type patientConn struct {
+	*net.UnixConn
+	patience time.Duration
+}
+
+func (c *patientConn) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+		return 0, err
+	}
+	return c.UnixConn.Write(b)
+}
+
+// relay joins a raw connection and one that was dialled.
+func (s *server) relay(u *net.UnixConn, c net.Conn) {
+	end := make(chan struct{})
+	s.wg.Go(func() {
+		select {
+		case <-s.stopped:
+			_ = c.Close()
+		case <-end:
+		}
+	})
+	relay(u, c)
+	close(end)
+}
+
+// close ends everything, in an order in which callers learn why: tools and
+// commands first, then sessions, then raw connections.
+func (s *server) close(ctx context.Context) {
+	s.mu.Lock()
+	s.closed = true
+	s.lease.Stop()
+	if s.trim != nil {
+		s.trim.Stop()
+	}
+	s.mu.Unlock()
+	s.tokens.close()
+	var wg sync.WaitGroup
+	wg.Go(s.runs.close)
+	wg.Go(func() { s.engine.close(killGrace) })
+	wait(ctx, &wg)
+	s.listeners.close()
+
+	s.mu.Lock()
+	live := make([]*capnweb.Session, 0, len(s.live))
+	for sess := range s.live {
+		live = append(live, sess)
+	}
+	s.mu.Unlock()
+	for _, sess := range live {
+		wg.Go(func() {
+			// Answers that are owed go out first, if they are read.
+			d, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			_ = sess.Drain(d)
+			_ = sess.Close(nil)
+		})
+	}
+	wait(ctx, &wg)
+	s.mu.Lock()
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	wait(ctx, &s.wg)
+}
+
+// wait waits for a group, but not past the context.
+func wait(ctx context.Context, wg *sync.WaitGroup) {
+	done := make(chan struct{})
+	go func() { wg.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,322 @@
+package guest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// Bounds of what a command may be given. The kernel has its own, which answer
+// E2BIG; these keep the guest from collecting what could never be run.
+const (
+	maxArgBytes = 2 << 20
+	maxArgs     = 1 << 16
+	maxLabels   = 64
+)
+
+var processID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+
+func invalid(format string, args ...any) error {
+	return sandbox.Errf(sandbox.CodeInvalidCommand, "start", fmt.Sprintf(format, args...), "")
+}
+
+// startOptions are what a spec leaves open.
+type startOptions struct {
+	timeout time.Duration
+	mode    sandbox.Mode // when the spec has none
+	env     []string     // the whole environment, instead of the base with the spec's changes
+}
+
+// start checks a spec and starts its program.
+func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, error) {
+	mode := spec.Mode
+	if mode == "" {
+		mode = opts.mode
+	}
+	env, err := g.check(&spec, mode)
+	if err != nil {
+		return nil, err
+	}
+	if opts.env != nil {
+		env = opts.env
+	}
+	cred, err := g.credential(spec.User)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := g.workingDir(spec.Dir)
+	if err != nil {
+		return nil, err
+	}
+	path, err := lookPath(spec.Argv[0], dir, env)
+	if err != nil {
+		return nil, err
+	}
+	id, err := g.reserve(spec.ID)
+	if err != nil {
+		return nil, err
+	}
+	p := &process{
+		g: g, id: id, own: spec.ID != "", argv: slices.Clone(spec.Argv), dir: dir, mode: mode, labels: spec.Labels,
+		terminal: spec.Terminal, log: newLog(spec.LogBytes, mode == sandbox.Lossless),
+		exited: make(chan struct{}), done: make(chan struct{}),
+	}
+	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: cred}}
+	if g.cfg.Cgroup.Version == 2 {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.cfg.Cgroup.DirFD
+	}
+	theirs, err := p.plumb(spec, attr)
+	if err != nil {
+		g.unreserve(id)
+		return nil, err
+	}
+	// The deadline's timer may fire at once, and the process may end before
+	// start returns: both wait for this lock.
+	p.mu.Lock()
+	p.started = time.Now()
+	p.child, err = g.children.start(path, spec.Argv, attr, p.reaped)
+	for _, f := range theirs {
+		f.Close()
+	}
+	if err != nil {
+		p.mu.Unlock()
+		p.unplumb()
+		g.unreserve(id)
+		return nil, startError(err, spec.Argv[0])
+	}
+	if opts.timeout > 0 {
+		p.deadline = time.AfterFunc(opts.timeout, func() { p.kill(true) })
+	}
+	g.enter(p)
+	p.mu.Unlock()
+	for _, m := range p.pumps {
+		g.wg.Go(m.run)
+	}
+	return p, nil
+}
+
+// check validates a spec, fills in its defaults and makes the environment.
+func (g *engine) check(spec *sandbox.ProcessSpec, mode sandbox.Mode) ([]string, error) {
+	if spec.ID != "" && !processID.MatchString(spec.ID) {
+		return nil, invalid("the id %.140q is not 1 to 128 of A-Z a-z 0-9 . _ : -", spec.ID)
+	}
+	if len(spec.Argv) == 0 || spec.Argv[0] == "" {
+		return nil, invalid("there is no program to run: argv is empty")
+	}
+	if len(spec.Argv) > maxArgs {
+		return nil, invalid("argv has %d elements, the most is %d", len(spec.Argv), maxArgs)
+	}
+	total := 0
+	for i, a := range spec.Argv {
+		if strings.IndexByte(a, 0) >= 0 {
+			return nil, invalid("argument %d holds a NUL byte, which no program can be given", i)
+		}
+		total += len(a) + 1
+	}
+	if total > maxArgBytes {
+		return nil, sandbox.Errf(sandbox.CodeInvalidCommand, "start", fmt.Sprintf("the arguments take %d bytes, the most is %d", total, maxArgBytes), "write them to a file or to standard input")
+	}
+	if mode != sandbox.Lossless && mode != sandbox.Follow {
+		return nil, invalid("mode must be %q or %q, it is %.20q", sandbox.Lossless, sandbox.Follow, mode)
+	}
+	switch n := spec.LogBytes; {
+	case n == 0:
+		spec.LogBytes = sandbox.DefaultLogBytes
+	case n < sandbox.MinLogBytes || n > sandbox.MaxLogBytes:
+		return nil, invalid("logBytes must be from %d to %d, it is %d", sandbox.MinLogBytes, sandbox.MaxLogBytes, n)
+	}
+	if len(spec.Labels) > maxLabels {
+		return nil, invalid("there are %d labels, the most is %d", len(spec.Labels), maxLabels)
+	}
+	if t := spec.Terminal; t != nil && (t.Columns < 1 || t.Columns > 65535 || t.Rows < 1 || t.Rows > 65535) {
+		return nil, invalid("a terminal has 1 to 65535 columns and rows, not %d and %d", t.Columns, t.Rows)
+	}
+	return g.environ(spec.Env, spec.Unset, spec.User == "root", spec.Terminal != nil)
+}
+
+// credential says as whom to run.
+func (g *engine) credential(user string) (*syscall.Credential, error) {
+	u := g.cfg.User
+	switch user {
+	case "", u.Name:
+	case "root":
+		if !g.root || !u.Root {
+			return nil, sandbox.Errf(sandbox.CodePermissionDenied, "start", "commands can't run as root in this sandbox", "leave out the user")
+		}
+	default:
+		return nil, invalid("there is no user %.40q; the user is %q", user, u.Name)
+	}
+	if !g.root {
+		return nil, nil
+	}
+	return &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}, nil
+}
+
+func (g *engine) workingDir(dir string) (string, error) {
+	if dir == "" {
+		dir = g.cfg.Project
+	}
+	dir, err := g.path("start", dir)
+	if err != nil {
+		return "", err
+	}
+	st, err := os.Stat(dir)
+	if err != nil {
+		e := sandbox.FileError("start", err).(*sandbox.Error)
+		e.Message = "the working directory: " + e.Message
+		return "", e
+	}
+	if !st.IsDir() {
+		return "", sandbox.Errf(sandbox.CodeNotDirectory, "start", fmt.Sprintf("the working directory %q is not a directory", dir), "")
+	}
+	return dir, nil
+}
+
+// path makes a path absolute: relative ones are in the project.
+func (g *engine) path(op, p string) (string, error) {
+	switch {
+	case p == "":
+		return "", sandbox.Errf(sandbox.CodeInvalidPath, op, "the path is empty", "")
+	case strings.IndexByte(p, 0) >= 0:
+		return "", sandbox.Errf(sandbox.CodeInvalidPath, op, "the path holds a NUL byte", "")
+	case len(p) > unix.PathMax:
+		return "", sandbox.Errf(sandbox.CodeNameTooLong, op, fmt.Sprintf("the path has %d bytes, the most is %d", len(p), unix.PathMax-1), "")
+	case p[0] != '/':
+		p = filepath.Join(g.cfg.Project, p)
+	}
+	// Not cleaned: "a/../b" is what the kernel says it is when a is a link.
+	return p, nil
+}
+
+// lookPath finds a program as execvp does, in the PATH of the environment that
+// it will have.
+func lookPath(name, dir string, env []string) (string, error) {
+	if strings.Contains(name, "/") {
+		return name, nil // execve, after the change of directory, says the rest
+	}
+	found := error(sandbox.Errf(sandbox.CodeCommandNotFound, "start", fmt.Sprintf("there is no program %.200q on the PATH", name), "install it in the sandbox, or name its path"))
+	for _, d := range filepath.SplitList(getenv(env, "PATH")) {
+		if !filepath.IsAbs(d) {
+			d = filepath.Join(dir, d)
+		}
+		p := filepath.Join(d, name)
+		st, err := os.Stat(p)
+		if err != nil || st.IsDir() {
+			continue
+		}
+		if st.Mode().Perm()&0o111 != 0 {
+			return p, nil
+		}
+		found = sandbox.Errf(sandbox.CodeCommandPermissionDenied, "start", p+" is not executable", "chmod +x it")
+	}
+	return "", found
+}
+
+// startError says why a program could not be started.
+func startError(err error, name string) error {
+	e := &sandbox.Error{Code: sandbox.CodeCommandExecutionError, Op: "start", Err: err,
+		Message: fmt.Sprintf("can't start %.200q: %v", name, err)}
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		e.Code, e.Hint = sandbox.CodeCommandNotFound, "it, or the interpreter its first line names, isn't there"
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		e.Code, e.Hint = sandbox.CodeCommandPermissionDenied, "is it executable for the sandbox's user, on a file system that allows it?"
+	case errors.Is(err, unix.ENOTDIR):
+		e.Code = sandbox.CodeCommandNotFound
+	case errors.Is(err, unix.ENOEXEC):
+		e.Hint = "it is no program for this machine; a script needs a first line like #!/bin/sh"
+	case errors.Is(err, unix.E2BIG):
+		e.Code, e.Hint = sandbox.CodeInvalidCommand, "the arguments and environment are too long (128 KiB each, 2 MiB all); write them to a file or to standard input"
+	case errors.Is(err, unix.EAGAIN):
+		e.Code, e.Hint = sandbox.CodeTooManyProcesses, "the sandbox's limit on processes is reached; end some"
+	case errors.Is(err, unix.ENOMEM):
+		e.Hint = "the sandbox is out of memory; end something"
+	}
+	return e
+}
+
+// plumb makes the three standard descriptors. theirs are the command's ends, to
+// be closed once it has been started.
+func (p *process) plumb(spec sandbox.ProcessSpec, attr *syscall.ProcAttr) (theirs []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			for _, f := range theirs {
+				f.Close()
+			}
+			p.unplumb()
+			err = sandbox.FileError("start", err)
+		}
+	}()
+	if spec.Terminal != nil {
+		return p.plumbTerminal(*spec.Terminal, attr)
+	}
+	var in, out, errOut *os.File
+	if spec.Stdin {
+		r, w, err := pipe(1)
+		if err != nil {
+			return theirs, err
+		}
+		theirs = append(theirs, r)
+		in, p.stdin = r, &stdin{f: w}
+	} else {
+		if in, err = os.Open(os.DevNull); err != nil {
+			return theirs, err
+		}
+		theirs = append(theirs, in)
+	}
+	if out, err = p.outputPipe(sandbox.Stdout, &theirs); err != nil {
+		return theirs, err
+	}
+	errOut = out
+	if !spec.Merge {
+		if errOut, err = p.outputPipe(sandbox.Stderr, &theirs); err != nil {
+			return theirs, err
+		}
+	}
+	attr.Files = []uintptr{in.Fd(), out.Fd(), errOut.Fd()}
+	return theirs, nil
+}
+
+func (p *process) outputPipe(stream sandbox.Stream, theirs *[]*os.File) (*os.File, error) {
+	r, w, err := pipe(0)
+	if err != nil {
+		return nil, err
+	}
+	p.pumps = append(p.pumps, newPump(p, r, stream))
+	*theirs = append(*theirs, w)
+	return w, nil
+}
+
+// pipe makes a pipe of which one end (0 reads, 1 writes) is ours and therefore
+// non-blocking; the command's must be an ordinary one.
+func pipe(ours int) (r, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return nil, nil, err
+	}
+	if err := unix.SetNonblock(fds[ours], true); err != nil {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
+
+func (p *process) unplumb() {
+	for _, m := range p.pumps {
+		m.f.Close()
+	}
+	if p.stdin != nil {
+		p.stdin.close()
+	}
+}

@@ -1,0 +1,183 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/tongs-dev/tongs/capnweb"
+)
+
+// Dialer opens a connection to a guest's socket. It is called for the session and
+// again for each raw connection.
+type Dialer func(ctx context.Context) (net.Conn, error)
+
+// Client is a connection to one sandbox: one RPC session, and a raw connection
+// for each bulk transfer. It is safe for use by many goroutines.
+//
+// It does not reconnect: when the session breaks, every pending and later call
+// fails with CodeConnectionLost, and a new Client has to be made. What runs in the
+// sandbox goes on, and is there by its id if Info().Incarnation is the same.
+type Client struct {
+	dial        Dialer
+	session     *capnweb.Session
+	main        *capnweb.Stub
+	incarnation string
+}
+
+var (
+	_ Processes = (*Client)(nil)
+	_ Files     = (*Client)(nil)
+	_ Ports     = (*Client)(nil)
+	_ Tools     = (*Client)(nil)
+)
+
+// greetingTimeout bounds the exchange of first lines when the context has no
+// nearer deadline.
+const greetingTimeout = 10 * time.Second
+
+// Connect opens a session with the guest that dial reaches. Errors: what dial
+// returned, as the cause of CodeConnectionLost; CodeProtocolMismatch when the
+// guest is of another version or no guest at all; CodeTooManyConnections.
+func Connect(ctx context.Context, dial func(context.Context) (net.Conn, error)) (*Client, error) {
+	c := &Client{dial: dial}
+	conn, inc, err := c.open(ctx, "connect", "")
+	if err != nil {
+		return nil, err
+	}
+	c.incarnation = inc
+	c.session = capnweb.NewSession(capnweb.NewStreamTransport(conn, 0), nil)
+	c.main = c.session.Main()
+	return c, nil
+}
+
+// open makes a connection and exchanges the first lines.
+func (c *Client) open(ctx context.Context, op, token string) (net.Conn, string, error) {
+	conn, err := c.dial(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, "", ctx.Err()
+		}
+		var e *Error
+		if errors.As(err, &e) {
+			return nil, "", err
+		}
+		return nil, "", &Error{Code: CodeConnectionLost, Op: op, Message: "the sandbox's guest can't be reached: " + err.Error(), Hint: "is the sandbox running?", Err: err}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	deadline := time.Now().Add(greetingTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	_ = conn.SetDeadline(deadline)
+	w, err := greet(conn, token)
+	if !stop() && ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		_ = conn.Close()
+		var e *Error
+		switch {
+		case ctx.Err() != nil:
+			return nil, "", ctx.Err()
+		case errors.As(err, &e):
+			e.Op = op
+			return nil, "", e
+		}
+		return nil, "", &Error{Code: CodeConnectionLost, Op: op, Message: "the sandbox's guest did not answer: " + err.Error(), Err: err}
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		_ = conn.Close()
+		return nil, "", asError(op, err)
+	}
+	return conn, w.Incarnation, nil
+}
+
+func greet(conn net.Conn, token string) (Welcome, error) {
+	if _, err := io.WriteString(conn, Greeting{Protocol: Protocol, Token: token}.String()); err != nil {
+		return Welcome{}, err
+	}
+	line, err := ReadGreetingLine(conn)
+	if err != nil {
+		return Welcome{}, err
+	}
+	return ParseWelcome(line)
+}
+
+// raw opens the connection that a token stands for.
+func (c *Client) raw(ctx context.Context, op, token string) (net.Conn, error) {
+	conn, inc, err := c.open(ctx, op, token)
+	if err != nil {
+		return nil, err
+	}
+	if inc != c.incarnation {
+		_ = conn.Close()
+		return nil, Errf(CodeConnectionLost, op, "the sandbox was started anew meanwhile", "connect again")
+	}
+	return conn, nil
+}
+
+// call makes one call and decodes its error.
+func call[T any](ctx context.Context, c *Client, op, method string, args ...any) (T, error) {
+	v, err := capnweb.Call[T](ctx, c.main, method, args...)
+	if err != nil {
+		var zero T
+		return zero, FromWire(op, err)
+	}
+	return v, nil
+}
+
+// none is the result of a call that has none.
+type none = capnweb.Value
+
+// Close ends the session. Processes, tool runs and listeners stay.
+func (c *Client) Close() error {
+	_ = c.main.Close()
+	return c.session.Close(nil)
+}
+
+// Done is closed when the session is over.
+func (c *Client) Done() <-chan struct{} { return c.session.Done() }
+
+// Err is nil while the session lives, then a CodeConnectionLost with its cause.
+func (c *Client) Err() error {
+	if err := c.session.Err(); err != nil {
+		return FromWire("connect", err)
+	}
+	return nil
+}
+
+// Incarnation names the life of the sandbox that this client talks to: it changes
+// when the guest is started anew, and with it all processes and runs are gone.
+func (c *Client) Incarnation() string { return c.incarnation }
+
+// Info asks the guest about itself. It is also a cheap sign of life.
+func (c *Client) Info(ctx context.Context) (*GuestInfo, error) {
+	return call[*GuestInfo](ctx, c, "info", "info")
+}
+
+// Agent is the restricted object that may be handed to OpenCode: tools, cancel,
+// exec, readFile and writeFile, and nothing else. Close the stub when it is no
+// longer needed.
+func (c *Client) Agent() *capnweb.Stub {
+	p := c.main.Get("agent")
+	defer p.Close()
+	return p.Stub()
+}
+
+// Shutdown ends the sandbox: all commands get SIGTERM, two seconds later SIGKILL,
+// then the guest exits. It returns when the guest has gone, or with ctx.
+func (c *Client) Shutdown(ctx context.Context) error {
+	_, err := call[none](ctx, c, "shutdown", "shutdown")
+	if err != nil && CodeOf(err) != CodeConnectionLost {
+		return err
+	}
+	select {
+	case <-c.Done():
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
