@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"regexp"
+	"strings"
+)
+
+// checkSession looks at the body of a new or changed session.
+func checkSession(body map[string]any, _ *notes) *Error {
+	delete(body, "workspaceID")
+	rules, ok := body["permission"]
+	if !ok || rules == nil {
+		return nil
+	}
+	list, ok := rules.([]any)
+	if !ok {
+		return badBody("permission is not a list of rules", "see GET /doc")
+	}
+	for _, rule := range list {
+		r, ok := rule.(map[string]any)
+		if !ok {
+			return badBody("a rule in permission is not an object", "see GET /doc")
+		}
+		name, _ := r["permission"].(string)
+		if action, _ := r["action"].(string); action != "deny" && action != "ask" && !sandboxed[name] {
+			return lifted(name)
+		}
+	}
+	return nil
+}
+
+// sandboxed are the permissions a client may grant: those of tools that act in the
+// sandbox, or on nothing. A session's rules come after the server's in OpenCode, so
+// that any other grant would lift what the server denies.
+var sandboxed = map[string]bool{
+	"bash": true, "read": true, "edit": true, "write": true, "apply_patch": true, "glob": true, "grep": true, "list": true,
+	"external_directory": true, "task": true, "todowrite": true, "todoread": true, "question": true, "doom_loop": true, "plan_enter": true, "plan_exit": true,
+}
+
+func lifted(name string) *Error {
+	return &Error{Status: 400, Code: "PERMISSION_REFUSED", Message: "a client may not grant the permission " + clip(name, 60),
+		Hint: "name the tools that run in the sandbox one by one, or deny and ask only"}
+}
+
+// checkPrompt looks at the body of a prompt.
+func checkPrompt(body map[string]any, n *notes) *Error {
+	n.noReply, _ = body["noReply"].(bool)
+	if tools, ok := body["tools"]; ok && tools != nil {
+		// OpenCode makes a session's permissions of these.
+		m, ok := tools.(map[string]any)
+		if !ok {
+			return badBody("tools is not an object", "see GET /doc")
+		}
+		for name, on := range m {
+			if on != false && !sandboxed[name] {
+				return lifted(name)
+			}
+		}
+	}
+	return checkParts(body["parts"])
+}
+
+// checkParts looks at the parts of a prompt. Only kinds that are known pass.
+func checkParts(v any) *Error {
+	if v == nil {
+		return nil
+	}
+	parts, ok := v.([]any)
+	if !ok {
+		return badBody("parts is not a list", "see GET /doc")
+	}
+	for _, one := range parts {
+		part, ok := one.(map[string]any)
+		if !ok {
+			return badBody("a part is not an object", "see GET /doc")
+		}
+		var err *Error
+		switch kind, _ := part["type"].(string); kind {
+		case "text":
+		case "file":
+			err = checkFile(part)
+		case "agent":
+			if name, _ := part["name"].(string); !agentName.MatchString(name) {
+				err = badBody("the name of an agent has characters that names do not have", "use a name from GET /agent")
+			}
+		case "subtask":
+			for _, key := range []string{"prompt", "command", "description"} {
+				if text, ok := part[key].(string); ok {
+					part[key] = neutralise(text)
+				}
+			}
+		default:
+			err = badBody("a part has a type that this server does not know", "use text, file, agent or subtask")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var agentName = regexp.MustCompile(`^[\pL\pN _.:/-]{1,100}$`)
+
+// checkFile lets a file pass that carries its content. OpenCode would read any other
+// from its own machine or fetch it; one that it cannot fetch would make every later
+// turn of the session fail.
+func checkFile(part map[string]any) *Error {
+	url, _ := part["url"].(string)
+	if len(url) < 5 || !strings.EqualFold(url[:5], "data:") {
+		return &Error{Status: 400, Code: "FILE_REFUSED", Message: "a file part names a file or a page (" + scheme(url) + ") instead of carrying its content",
+			Hint: "ask for the file in words, the agent reads it in the sandbox; or attach the content as a data: URL"}
+	}
+	if source, ok := part["source"].(map[string]any); ok && source["type"] == "resource" {
+		return &Error{Status: 400, Code: "FILE_REFUSED", Message: "a file part names a resource of an MCP server", Hint: "attach the content as a data: URL without source"}
+	}
+	return nil
+}
+
+func scheme(url string) string {
+	s, _, ok := strings.Cut(url, ":")
+	if !ok || len(s) > 20 {
+		return "no scheme"
+	}
+	return clip(strings.ToValidUTF8(s, ""), 20) + ":"
+}
+
+// checkCommand looks at the body of a slash command. OpenCode puts the arguments into
+// the command's template, and then runs what stands between !` and ` in a shell and
+// reads the files whose names follow an @, on its own machine.
+func checkCommand(body map[string]any, _ *notes) *Error {
+	args, ok := body["arguments"].(string)
+	if !ok {
+		return badBody("arguments is not a text", "see GET /doc")
+	}
+	body["arguments"] = neutralise(args)
+	return checkParts(body["parts"])
+}
+
+// shellMark is an exclamation mark that a backtick follows, or would when a template
+// has taken quotes away between the two.
+var shellMark = regexp.MustCompile("!([\"'\\s]*`)")
+
+// replacement is what JavaScript's replaceAll would take for a part of the template.
+var replacement = regexp.MustCompile("\\$([`'&])")
+
+// neutralise changes a text so that OpenCode finds neither a command nor a file in
+// it, in whatever template it is put: a space parts the signs. To a model it says
+// the same.
+func neutralise(text string) string {
+	text = replacement.ReplaceAllString(text, "$$ $1")
+	text = shellMark.ReplaceAllString(text, "! $1")
+	var b strings.Builder
+	b.Grow(len(text) + 8)
+	if strings.HasPrefix(text, "`") {
+		b.WriteByte(' ') // the template may end in !
+	}
+	var last byte
+	for i := range len(text) {
+		c := text[i]
+		b.WriteByte(c)
+		if c == '@' && !wordByte(last) && i+1 < len(text) && text[i+1] != ' ' {
+			b.WriteByte(' ')
+		}
+		last = c
+	}
+	if last == '!' {
+		b.WriteByte(' ') // the template may go on with a backtick
+	}
+	return b.String()
+}
+
+// wordByte says whether an @ behind c is none to OpenCode, as in an address of mail.
+func wordByte(c byte) bool {
+	return c == '_' || c == '`' || c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+}
