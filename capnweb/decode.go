@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"math/big"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -26,8 +27,10 @@ type evaluator struct {
 	scope  scope
 	limits *Limits
 	p      *payload
-	// newOrigin is given to the payload and to the arguments of calls.
+	// origin is given to the payload and to the arguments of calls.
 	origin *Session
+	// mapCalls is set inside a recorded function: what is left of its calls.
+	mapCalls *atomic.Int64
 }
 
 // evaluate evaluates node n.
@@ -407,7 +410,7 @@ func (ev *evaluator) reference(n int32, depth int) (any, error) {
 	var r hook
 	switch {
 	case argsNode >= 0:
-		sub := evaluator{d: d, scope: ev.scope, limits: ev.limits, p: &payload{origin: ev.origin}, origin: ev.origin}
+		sub := evaluator{d: d, scope: ev.scope, limits: ev.limits, p: &payload{origin: ev.origin}, origin: ev.origin, mapCalls: ev.mapCalls}
 		list, err := sub.array(argsNode, depth)
 		if err != nil {
 			sub.p.close()

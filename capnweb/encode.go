@@ -19,7 +19,15 @@ type encoder struct {
 	made []int64
 	// promises are those of them whose resolution the peer is owed.
 	promises []int64
+	// pipes carry the readable streams of this message.
+	pipes map[*ReadableStream]*importEntry
+	// lost are hooks that could not be exported.
+	lost []hook
+	// m is set inside a recorded function, where there is no session.
+	m *Mapper
 }
+
+func (e *encoder) newer() bool { return e.s != nil && e.s.opts.newer }
 
 func (e *encoder) lit(s string) { e.b = append(e.b, s...) }
 
@@ -71,7 +79,7 @@ func (e *encoder) value(v any, depth int) error {
 	case InvalidDateType:
 		e.lit(`["date",null]`)
 	case URL:
-		if e.s.opts.newer {
+		if e.newer() {
 			e.lit(`["url",`)
 			e.b = appendString(e.b, string(x))
 			e.lit("]")
@@ -123,7 +131,7 @@ func (e *encoder) object(x Object, depth int) error {
 func (e *encoder) bytes(data []byte, kind string) {
 	e.lit(`["bytes","`)
 	e.b = base64.RawStdEncoding.AppendEncode(e.b, data)
-	if kind == "" || kind == "Uint8Array" || !e.s.opts.newer {
+	if kind == "" || kind == "Uint8Array" || !e.newer() {
 		e.lit(`"]`)
 		return
 	}
@@ -138,7 +146,11 @@ func (e *encoder) error(x *Error, depth int) error {
 	if x.hasThrown {
 		return e.value(x.thrown, depth)
 	}
-	if f := e.s.opts.errorHook; f != nil {
+	var f func(*Error) *Error
+	if e.s != nil {
+		f = e.s.opts.errorHook
+	}
+	if f != nil {
 		if y := f(x); y != nil {
 			x = y
 		}
@@ -204,6 +216,9 @@ func (e *encoder) error(x *Error, depth int) error {
 // reference writes a stub or promise: as the peer's own object if it is, else as
 // a new export, which takes the reference over.
 func (e *encoder) reference(r *ref, promise bool) error {
+	if e.m != nil {
+		return e.m.reference(e, r, promise)
+	}
 	cur, err := r.current()
 	if err != nil {
 		return err
@@ -235,7 +250,7 @@ func (e *encoder) reference(r *ref, promise bool) error {
 	}
 	id, err := e.s.export(mine)
 	if err != nil {
-		mine.close()
+		e.lost = append(e.lost, mine)
 		return err
 	}
 	e.made = append(e.made, id)

@@ -34,6 +34,8 @@ type hook interface {
 type budget struct {
 	depth int
 	left  *atomic.Int64
+	// raw asks for the value with the promises in it as they are, to pass it on.
+	raw bool
 }
 
 const (
@@ -105,7 +107,6 @@ type errorHook struct{ err error }
 
 func (h errorHook) call(_ []key, args *payload) hook { args.close(); return h }
 func (h errorHook) get([]key) hook                   { return h }
-func (h errorHook) remap(_ []key, m *mapping) hook   { m.close(); return h }
 func (h errorHook) dup() hook                        { return h }
 func (h errorHook) close()                           {}
 
@@ -163,7 +164,7 @@ func (h *valueHook) onBroken(func(error)) func() { return func() {} }
 
 func (h *valueHook) pull(b budget, f func(*payload, error)) {
 	c := h.p.clone()
-	if c.pending == 0 {
+	if c.pending == 0 || b.raw && !h.p.whole {
 		f(c, nil)
 		return
 	}
@@ -245,7 +246,7 @@ func (h *valueHook) get(path []key) hook {
 		part = &payload{}
 		part.v = part.copyValue(v)
 	} else {
-		part.pending = h.p.pending
+		part.pending, part.blobs = h.p.pending, h.p.blobs
 		part.shared = true
 	}
 	return hookOf(part)

@@ -10,6 +10,7 @@ type importEntry struct {
 	refs      int   // local holders
 	remote    int64 // how often the peer introduced it: what a release must give back
 	promise   bool
+	stream    bool // of a stream message: the peer releases it by itself
 	permanent bool // the main object: its local holders are not counted
 	pulled    bool
 	dead      error // why it is unusable, other than by resolving
@@ -153,7 +154,11 @@ func (e *importEntry) settle(h hook) {
 		return
 	}
 	e.res.set(h)
-	s.release(e)
+	if e.stream {
+		delete(s.imports, e.id)
+	} else {
+		s.release(e)
+	}
 	waiters, ws := e.waiters, e.watchers.takeAll()
 	e.waiters = nil
 	unused := e.refs <= 0
@@ -259,6 +264,7 @@ func (s *Session) send(e *importEntry, path []key, args *payload, m *mapping) ho
 		for _, h := range hooks {
 			h.close()
 		}
+		enc.dropPipes()
 		args.close()
 		m.close()
 		return errorHook{err}

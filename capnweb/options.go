@@ -68,6 +68,7 @@ type options struct {
 	limits     Limits
 	ctx        context.Context
 	newer      bool
+	batch      bool
 	errorHook  func(*Error) *Error
 	observer   Observer
 	closeGrace time.Duration

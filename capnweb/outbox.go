@@ -150,7 +150,7 @@ func (s *Session) commit(e *encoder) {
 // undo takes back the message that e began, with its exports; the session is locked.
 // The hooks are to be closed without the lock.
 func (s *Session) undo(e *encoder) []hook {
-	var hooks []hook
+	hooks := e.lost
 	for _, id := range e.made {
 		if x := s.exports[id]; x != nil {
 			delete(s.exports, id)

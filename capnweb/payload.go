@@ -27,6 +27,11 @@ type payload struct {
 	origin *Session
 	// shared is set when another payload has the same tree.
 	shared bool
+	// whole says that the value is only useful when its promises are resolved: the
+	// result of a map, which would take one message per promise otherwise.
+	whole bool
+	// blobs says that there may be blobs in the tree.
+	blobs bool
 }
 
 func (p *payload) hasRefs() bool {
@@ -72,9 +77,9 @@ func (p *payload) addPromise(h hook, path []key) *Promise {
 // clone gets them.
 func (p *payload) clone() *payload {
 	if !p.hasRefs() {
-		return &payload{v: p.v, pending: p.pending, origin: p.origin, shared: true}
+		return &payload{v: p.v, pending: p.pending, origin: p.origin, blobs: p.blobs, shared: true}
 	}
-	c := &payload{origin: p.origin}
+	c := &payload{origin: p.origin, blobs: p.blobs}
 	c.v = c.copyValue(p.v)
 	return c
 }
@@ -176,7 +181,7 @@ func (p *payload) settle(b budget, done func(error)) {
 			}
 			pullPath(h, x.path, b.deeper(), func(r *payload, err error) { w.one(v, r, err) })
 		case *Blob:
-			x.collect(p.limits(), func(err error) { w.one(nil, nil, err) })
+			x.collect(p.limits(), func(r *payload, err error) { w.one(v, r, err) })
 		}
 	}
 }
@@ -217,6 +222,8 @@ func (w *settling) one(v *any, r *payload, err error) {
 		w.p.refs = append(w.p.refs, r.refs...)
 		w.p.streams = append(w.p.streams, r.streams...)
 		w.p.sinks = append(w.p.sinks, r.sinks...)
+		w.p.blobs = w.p.blobs || r.blobs
+		w.p.shared = w.p.shared || r.shared
 	}
 	finished := w.left == 0
 	w.mu.Unlock()

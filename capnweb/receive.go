@@ -143,7 +143,7 @@ func (s *Session) receivePull(id int64) error {
 	s.owed++
 	h := x.h
 	s.mu.Unlock()
-	h.pull(newBudget(), func(p *payload, err error) { s.answer(id, x, p, err) })
+	h.pull(budget{raw: true}, func(p *payload, err error) { s.answer(id, x, p, err) })
 	return nil
 }
 
@@ -160,7 +160,7 @@ func (s *Session) resolveExport(id int64) {
 	s.owed++
 	h := x.h
 	s.mu.Unlock()
-	h.pull(newBudget(), func(p *payload, err error) { s.answer(id, x, p, err) })
+	h.pull(budget{raw: true}, func(p *payload, err error) { s.answer(id, x, p, err) })
 }
 
 // answer sends the result of export x, unless the peer has released it. It owns p.
@@ -182,6 +182,7 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 	}
 	enc := &encoder{s: s}
 	var undone []hook
+	var failed *encoder
 	if err == nil {
 		err = enc.streams(p)
 		enc.b = s.out.buf
@@ -190,6 +191,7 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 		}
 		if err != nil {
 			undone = s.undo(enc)
+			failed = enc
 			enc = &encoder{s: s}
 		}
 	}
@@ -211,6 +213,9 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 	s.mu.Unlock()
 	for _, u := range undone {
 		u.close()
+	}
+	if failed != nil {
+		failed.dropPipes()
 	}
 	if h != nil {
 		h.close()
