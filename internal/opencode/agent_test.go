@@ -29,6 +29,8 @@ type fakeSandboxes struct {
 	// cancelled holds the ids of calls that were cancelled.
 	cancelled map[string]bool
 	changed   chan struct{}
+	// sessions are the connections to the sandboxes.
+	sessions []*capnweb.Session
 }
 
 type fakeRun struct {
@@ -54,6 +56,7 @@ func newFakeSandboxes(t *testing.T) *fakeSandboxes {
 			r.cancel(errors.New("the test is over"))
 			<-r.done
 		}
+		f.cut()
 	})
 	return f
 }
@@ -133,7 +136,22 @@ func (f *fakeSandboxes) Agent(_ context.Context, root string) (*capnweb.Stub, er
 			return map[string]any{"success": true, "path": path}, os.WriteFile(f.path(root, path), []byte(content), 0o644)
 		},
 	}, capnweb.Concurrent())
-	return capnweb.NewStub(target), nil
+	// As in earnest, the stub belongs to a connection, and breaks with it.
+	here, there := capnweb.Pipe()
+	near, far := capnweb.NewSession(here, nil), capnweb.NewSession(there, target)
+	f.note(func() { f.sessions = append(f.sessions, near, far) })
+	return near.Main(), nil
+}
+
+// cut breaks the connections to all sandboxes.
+func (f *fakeSandboxes) cut() {
+	f.mu.Lock()
+	sessions := f.sessions
+	f.sessions = nil
+	f.mu.Unlock()
+	for _, s := range sessions {
+		s.Close(errors.New("the connection was cut"))
+	}
 }
 
 // path puts a path of the project into the session's directory.
@@ -197,8 +215,9 @@ func (f *fakeSandboxes) carryOut(run *fakeRun, call toolCall) (map[string]any, e
 		command := text("command")
 		if strings.HasPrefix(command, "ask ") {
 			run.mu.Lock()
-			ask := run.ask
+			ask := run.ask.Dup()
 			run.mu.Unlock()
+			defer ask.Close()
 			_, err := capnweb.Call[any](run.ctx, ask, "", map[string]any{"permission": "bash", "patterns": []string{command}, "always": []string{"ask *"}, "metadata": map[string]any{"command": command}})
 			if err != nil {
 				return nil, err

@@ -35,6 +35,9 @@ type BridgeConfig struct {
 	Sandboxes Sandboxes
 	// OnCall, if set, is told of each call that has ended. It must not block.
 	OnCall func(CallEvent)
+	// PingInterval is how often the plugin is asked for a sign of life, and
+	// PingTimeout how long it has to give one. Defaults 10 s and 20 s.
+	PingInterval, PingTimeout time.Duration
 	// Logger gets the comings and goings of connections. Default: none.
 	Logger *slog.Logger
 }
@@ -44,8 +47,6 @@ const (
 	redialFirst   = 50 * time.Millisecond
 	redialLimit   = 2 * time.Second
 	dialTimeout   = 10 * time.Second
-	pingEvery     = 10 * time.Second
-	pingTimeout   = 20 * time.Second
 	sandboxExpiry = 2 * time.Minute // for the start of a session's sandbox
 )
 
@@ -60,6 +61,8 @@ type Bridge struct {
 	logger *slog.Logger
 	poke   chan struct{}
 
+	questions questions
+
 	mu      sync.Mutex
 	session *capnweb.Session
 	changed chan struct{} // closed when session changes
@@ -71,7 +74,10 @@ func NewBridge(cfg BridgeConfig) *Bridge {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Bridge{cfg: cfg, logger: cfg.Logger, poke: make(chan struct{}, 1), changed: make(chan struct{})}
+	def(&cfg.PingInterval, 10*time.Second)
+	def(&cfg.PingTimeout, 20*time.Second)
+	return &Bridge{cfg: cfg, logger: cfg.Logger, poke: make(chan struct{}, 1),
+		questions: questions{calls: map[callKey]*askedCall{}}, changed: make(chan struct{})}
 }
 
 // Run connects, and connects again, until ctx ends. It is to be called once at a time.
@@ -130,7 +136,7 @@ func (b *Bridge) connect(ctx context.Context, pause *backoff) error {
 
 // keepAlive returns when the session has ended, or does not answer any more.
 func (b *Bridge) keepAlive(ctx context.Context, session *capnweb.Session) error {
-	ticker := time.NewTicker(pingEvery)
+	ticker := time.NewTicker(b.cfg.PingInterval)
 	defer ticker.Stop()
 	for {
 		select {
@@ -149,7 +155,7 @@ func (b *Bridge) keepAlive(ctx context.Context, session *capnweb.Session) error 
 // ping asks the peer for a sign of life. An error from the peer is one too: a
 // plugin need not know hello().
 func (b *Bridge) ping(ctx context.Context, session *capnweb.Session) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, fmt.Errorf("no sign of life within %v", pingTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.PingTimeout, fmt.Errorf("no sign of life within %v", b.cfg.PingTimeout))
 	defer cancel()
 	_, err := capnweb.Call[any](ctx, session.Main(), "hello")
 	if err != nil && (ctx.Err() != nil || errors.Is(err, capnweb.ErrDisconnected)) {

@@ -40,6 +40,11 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 				return nil, err
 			}
 			args[i] = v
+			if object, ok := v.V.(capnweb.Object); ok && i == 0 && in.Path[0] == "tool" {
+				routed, done := r.bridge.questions.route(object)
+				defer done()
+				args[i] = routed
+			}
 		}
 		p = r.stub.Call(in.Path[0], args...)
 	}

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tongs-dev/tongs/plugin"
 	"github.com/tongs-dev/tongs/sandbox"
 )
@@ -73,19 +75,24 @@ func (h *Host) check(ctx context.Context) error {
 	}
 	models := append(slices.Clone(families), h.cfg.Models...)
 	checked := map[Model]bool{}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(4)
 	for _, m := range models {
 		if checked[m] {
 			continue
 		}
 		checked[m] = true
-		var tools []offered
-		query := url.Values{"provider": {m.Provider}, "model": {m.ID}}
-		if err := h.getJSON(ctx, "/experimental/tool", query, &tools); err != nil {
-			return startupError(ctx, fmt.Sprintf("its tools for %s/%s cannot be read back", m.Provider, m.ID), err)
-		}
-		if err := checkTools(m, tools, ours, agents); err != nil {
-			return err
-		}
+		group.Go(func() error {
+			var tools []offered
+			query := url.Values{"provider": {m.Provider}, "model": {m.ID}}
+			if err := h.getJSON(groupCtx, "/experimental/tool", query, &tools); err != nil {
+				return startupError(ctx, fmt.Sprintf("its tools for %s/%s cannot be read back", m.Provider, m.ID), err)
+			}
+			return checkTools(m, tools, ours, agents)
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	return nil
 }

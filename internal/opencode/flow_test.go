@@ -30,6 +30,7 @@ type rig struct {
 	machine *localMachine
 	boxes   *fakeSandboxes
 	project string
+	direct  bool // ask OpenCode's port, past the host
 
 	mu    sync.Mutex
 	conns []net.Conn // to the plugin
@@ -146,7 +147,11 @@ func (r *rig) try(ctx context.Context, method, path string, in, out any) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := r.host.Client().Do(req)
+	client := r.host.Client()
+	if r.direct {
+		client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -470,6 +475,92 @@ func TestFlow(t *testing.T) {
 		}
 		parts := <-result
 		if len(parts) != 1 || parts[0].State.Output != "x\n" {
+			t.Errorf("parts %+v; want one run", parts)
+		}
+	})
+
+	t.Run("a broken connection is no answer to a permission request", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{"permission": []any{map[string]string{"permission": "bash", "pattern": "*", "action": "ask"}}})
+		evCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		connected, result := make(chan struct{}), make(chan []part, 1)
+		requests, over := make(chan string, 10), make(chan error, 1)
+		go func() {
+			over <- r.events(evCtx, func(kind string, p map[string]any) bool {
+				switch {
+				case kind == "server.connected":
+					close(connected)
+				case kind == "permission.asked" && p["sessionID"] == session:
+					requests <- fmt.Sprint(p["id"])
+				}
+				return kind == "session.idle" && p["sessionID"] == session
+			})
+		}()
+		<-connected
+		go func() {
+			parts, _ := r.tryPrompt(ctx, session, scripted, bash("ask touch patient"), map[string]string{"text": "done"})
+			result <- tools(parts)
+		}()
+		id := <-requests
+		var run *fakeRun
+		find := func() bool {
+			for _, candidate := range r.boxes.runs {
+				if candidate.root == session {
+					run = candidate
+				}
+			}
+			return run != nil
+		}
+		if err := r.boxes.until(ctx, "the command runs", find); err != nil {
+			t.Fatal(err)
+		}
+		r.cutBridge()
+		if err := r.boxes.until(ctx, "the run is asked for again", func() bool { return run.asks > 1 }); err != nil {
+			t.Fatal(err)
+		}
+		r.api(ctx, "POST", "/permission/"+id+"/reply", map[string]string{"reply": "once"}, nil)
+		if parts := <-result; len(parts) != 1 || parts[0].State.Status != "completed" {
+			t.Errorf("parts %+v", parts)
+		}
+		if err := <-over; err != nil {
+			t.Error(err)
+		}
+		if len(requests) > 0 {
+			t.Error("the person was asked a second time")
+		}
+		if _, err := os.Stat(filepath.Join(r.boxes.dir(session), "patient")); err != nil {
+			t.Error(err)
+		}
+	})
+
+	t.Run("a broken connection to the sandbox does not break a call", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		gate := filepath.Join(t.TempDir(), "gate")
+		result := make(chan []part, 1)
+		go func() {
+			parts, _ := r.tryPrompt(ctx, session, scripted, bash("echo x >> count; until [ -e "+gate+" ]; do sleep 0.05; done; cat count"), map[string]string{"text": "done"})
+			result <- tools(parts)
+		}()
+		var run *fakeRun
+		find := func() bool {
+			for _, candidate := range r.boxes.runs {
+				if candidate.root == session {
+					run = candidate
+				}
+			}
+			return run != nil
+		}
+		if err := r.boxes.until(ctx, "the command runs", find); err != nil {
+			t.Fatal(err)
+		}
+		r.boxes.cut()
+		if err := r.boxes.until(ctx, "the run is asked for again", func() bool { return run.asks > 1 }); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(gate, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if parts := <-result; len(parts) != 1 || parts[0].State.Output != "x\n" {
 			t.Errorf("parts %+v; want one run", parts)
 		}
 	})

@@ -65,6 +65,11 @@ type HostConfig struct {
 	// running. Defaults 250 ms, 30 s, 60 s.
 	RestartDelay, MaxRestartDelay, StableAfter time.Duration
 
+	// ProbeInterval is how often a ready OpenCode is asked whether it answers,
+	// and ProbeTimeout how long it has; after four misses in a row it is killed
+	// and started again. Defaults 15 s and 10 s.
+	ProbeInterval, ProbeTimeout time.Duration
+
 	// Logger gets what happens, and OpenCode's own log with "from" set to
 	// "opencode". Default: none.
 	Logger *slog.Logger
@@ -161,6 +166,8 @@ func NewHost(cfg HostConfig) (*Host, error) {
 	def(&cfg.RestartDelay, 250*time.Millisecond)
 	def(&cfg.MaxRestartDelay, 30*time.Second)
 	def(&cfg.StableAfter, time.Minute)
+	def(&cfg.ProbeInterval, 15*time.Second)
+	def(&cfg.ProbeTimeout, 10*time.Second)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

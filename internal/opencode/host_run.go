@@ -114,12 +114,9 @@ func (h *Host) keepRunning(ctx context.Context) error {
 	}
 }
 
-// Bounds of the watch over a ready OpenCode.
-const (
-	probeEvery   = 15 * time.Second
-	probeTimeout = 10 * time.Second
-	probeMisses  = 4 // failed probes in a row after which it counts as hung
-)
+// probeMisses is the number of failed probes in a row after which OpenCode
+// counts as hung.
+const probeMisses = 4
 
 // watch returns why OpenCode is no longer fit, or when ctx ends.
 func (h *Host) watch(ctx context.Context, current *launched) string {
@@ -134,7 +131,7 @@ func (h *Host) watch(ctx context.Context, current *launched) string {
 		}
 		ended <- describeExit(exit)
 	}()
-	ticker := time.NewTicker(probeEvery)
+	ticker := time.NewTicker(h.cfg.ProbeInterval)
 	defer ticker.Stop()
 	misses := 0
 	for {
@@ -146,7 +143,7 @@ func (h *Host) watch(ctx context.Context, current *launched) string {
 		case reason := <-ended:
 			return reason
 		case <-ticker.C:
-			if err := h.probe(ctx, probeTimeout); err == nil {
+			if err := h.probe(ctx, h.cfg.ProbeTimeout); err == nil {
 				misses = 0
 				continue
 			} else if _, alive := h.running(ctx); !alive {
@@ -211,7 +208,7 @@ func (h *Host) waitProcess(ctx context.Context, pid int) (sandbox.Exit, error) {
 
 // running asks for the process. alive is false also when it cannot be asked for.
 func (h *Host) running(ctx context.Context) (info *sandbox.ProcessInfo, alive bool) {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.ProbeTimeout)
 	defer cancel()
 	m, err := h.cfg.Machine(ctx)
 	if err != nil {
