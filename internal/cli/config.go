@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+)
+
+// Config is everything that can be configured. It is read from a TOML file whose keys are the
+// lower-case names below; environment variables stand above the file, and flags above both.
+type Config struct {
+	// Home is the directory that holds OpenCode, images, sandboxes and sockets. Default: see
+	// homeDefault.
+	Home string `toml:"home"`
+	// Listen is the address of the HTTP front, host:port. Default 127.0.0.1:8787. An address that is
+	// not loopback needs Password.
+	Listen string `toml:"listen"`
+	// Hosts are further names under which people reach the front, beside localhost and loopback
+	// addresses; a request for any other name is refused.
+	Hosts []string `toml:"hosts"`
+	// Password is what clients must give (user name "opencode"). Default: none on loopback.
+	Password string `toml:"password"`
+	// OpenCodeBinary is an own OpenCode to run instead of the pinned one.
+	OpenCodeBinary string `toml:"opencode_binary"`
+	// OpenCodeConfig is an opencode.json (comments allowed) that is merged under what Tongs enforces.
+	OpenCodeConfig string `toml:"opencode_config"`
+	// Scripted offers the model tongs/scripted, which follows a script instead of thinking.
+	Scripted bool `toml:"scripted"`
+	// Lease is how long a sandbox waits for a host before it ends itself. Default 24h.
+	Lease Duration `toml:"lease"`
+	// Keys are API keys by provider, for example openai = "sk-…". The usual environment variables
+	// (OPENAI_API_KEY …) stand above them. The file must not be readable by others then.
+	Keys map[string]string `toml:"keys"`
+	// Sandbox bounds each session's sandbox; AgentHost bounds the one in which OpenCode runs.
+	Sandbox   Limits `toml:"sandbox"`
+	AgentHost Limits `toml:"agent_host"`
+	Log       struct {
+		Level  string `toml:"level"`  // debug, info, warn, error
+		Format string `toml:"format"` // text, json
+	} `toml:"log"`
+}
+
+// Limits bound what the commands of one sandbox may use together.
+type Limits struct {
+	Memory Bytes   `toml:"memory"` // default 2GiB
+	Pids   int64   `toml:"pids"`   // processes and threads, default 512 (agent host: 1024)
+	CPUs   float64 `toml:"cpus"`   // default 0: no limit
+	Tmp    Bytes   `toml:"tmp"`    // size of /tmp, default 1GiB
+}
+
+func (l Limits) driver() driver.Limits {
+	return driver.Limits{MemoryBytes: int64(l.Memory), Pids: l.Pids, CPUs: l.CPUs, TmpBytes: int64(l.Tmp)}
+}
+
+// Duration is a time.Duration written as "90s", "24h" in a configuration file.
+type Duration time.Duration
+
+// UnmarshalText reads what time.ParseDuration reads.
+func (d *Duration) UnmarshalText(text []byte) error {
+	parsed, err := time.ParseDuration(string(text))
+	if err != nil || parsed < 0 {
+		return fmt.Errorf("%q is not a duration: write 90s, 15m or 24h", text)
+	}
+	*d = Duration(parsed)
+	return nil
+}
+
+func (d Duration) std() time.Duration { return time.Duration(d) }
+
+// Bytes is a size written as "512MiB", "2GiB" or a plain number of bytes.
+type Bytes int64
+
+// UnmarshalText reads a number with an optional unit KiB, MiB, GiB or TiB.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	number, shift := string(text), 0
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if rest, ok := strings.CutSuffix(number, unit); ok {
+			number, shift = strings.TrimSpace(rest), 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > (1<<62)>>shift {
+		return fmt.Errorf("%q is not a size: write 512MiB, 2GiB or a number of bytes", text)
+	}
+	*b = Bytes(n << shift)
+	return nil
+}
+
+const (
+	defaultListen = "127.0.0.1:8787"
+	defaultLease  = Duration(24 * time.Hour)
+)
+
+// homeDefault is where things are kept when nobody says otherwise: /var/lib/tongs for root,
+// $XDG_DATA_HOME/tongs or ~/.local/share/tongs for everybody else.
+func homeDefault() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/tongs"
+	}
+	if data := os.Getenv("XDG_DATA_HOME"); filepath.IsAbs(data) {
+		return filepath.Join(data, "tongs")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(home, ".local", "share", "tongs")
+}
+
+// configDefault is the configuration file that is read, if it exists, when none is named.
+func configDefault() string {
+	if os.Geteuid() == 0 {
+		return "/etc/tongs/config.toml"
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return ""
+	}
+	return filepath.Join(dir, "tongs", "config.toml")
+}
+
+// load reads the configuration: the file, then the environment and the flags that are already in g.
+func (g *Globals) load() (*Config, error) {
+	cfg := &Config{}
+	path := g.Config
+	if path == "" {
+		path = configDefault()
+	}
+	text, err := os.ReadFile(path)
+	switch {
+	case err == nil:
+		if err := cfg.decode(path, text); err != nil {
+			return nil, usageError{err}
+		}
+	case g.Config != "" || !errors.Is(err, fs.ErrNotExist):
+		return nil, usageError{fmt.Errorf("the configuration file cannot be read: %w", err)}
+	}
+	override(&cfg.Home, g.Home)
+	override(&cfg.Log.Level, g.LogLevel)
+	override(&cfg.Log.Format, g.LogFormat)
+	cfg.setDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, usageError{err}
+	}
+	return cfg, nil
+}
+
+func override(field *string, value string) {
+	if value != "" {
+		*field = value
+	}
+}
+
+// decode reads TOML; a key that does not exist is an error that names its place.
+func (c *Config) decode(path string, text []byte) error {
+	dec := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
+	err := dec.Decode(c)
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		var keys []string
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			keys = append(keys, fmt.Sprintf("%s (line %d)", strings.Join(e.Key(), "."), row))
+		}
+		return fmt.Errorf("%s: unknown configuration key %s: remove it or correct its name", path, strings.Join(keys, ", "))
+	case errors.As(err, &wrong):
+		row, column := wrong.Position()
+		return fmt.Errorf("%s:%d:%d: %s", path, row, column, strings.TrimPrefix(wrong.Error(), "toml: "))
+	case err != nil:
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if len(c.Keys) > 0 {
+		if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
+			return fmt.Errorf("%s holds keys and others can read it: chmod 600 %s", path, path)
+		}
+	}
+	return nil
+}
+
+func (c *Config) setDefaults() {
+	override(&c.Home, cmpOr(c.Home, homeDefault()))
+	override(&c.Listen, cmpOr(c.Listen, defaultListen))
+	if c.Lease == 0 {
+		c.Lease = defaultLease
+	}
+}
+
+func cmpOr(value, other string) string {
+	if value != "" {
+		return value
+	}
+	return other
+}
+
+// validate says what cannot be, naming the key and what is right.
+func (c *Config) validate() error {
+	if c.Home == "" {
+		return errors.New("no home directory is known: set TONGS_HOME or --home")
+	}
+	abs, err := filepath.Abs(c.Home)
+	if err != nil {
+		return fmt.Errorf("home %q: %w", c.Home, err)
+	}
+	c.Home = abs
+	host, port, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen %q is not host:port, such as %s", c.Listen, defaultListen)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("listen %q: the port must be a number from 0 to 65535", c.Listen)
+	} else if n == 0 && host == "" {
+		return fmt.Errorf("listen %q: name a host or a port", c.Listen)
+	}
+	if c.Password == "" && !isLoopback(host) {
+		return fmt.Errorf("listen %q is reachable from other machines and no password is set: set TONGS_PASSWORD, or listen on 127.0.0.1", c.Listen)
+	}
+	if c.Log.Level != "" {
+		if err := new(slog.Level).UnmarshalText([]byte(c.Log.Level)); err != nil {
+			return fmt.Errorf("log level %q: use debug, info, warn or error", c.Log.Level)
+		}
+	}
+	switch c.Log.Format {
+	case "", "text", "json":
+	default:
+		return fmt.Errorf("log format %q: use text or json", c.Log.Format)
+	}
+	for name, limits := range map[string]Limits{"sandbox": c.Sandbox, "agent_host": c.AgentHost} {
+		if limits.Pids < 0 || limits.CPUs < 0 {
+			return fmt.Errorf("%s: a limit cannot be negative", name)
+		}
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,288 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/gateway"
+	"github.com/tongs-dev/tongs/internal/image"
+	"github.com/tongs-dev/tongs/internal/modelproxy"
+	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/internal/scriptmodel"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+const (
+	// projectDir is the directory of every session, in the agent host and in the sandboxes.
+	projectDir = "/home/user/project"
+	// headerTimeout bounds how long a request's headers may take, on every server of ours.
+	headerTimeout = 10 * time.Second
+	// stopTimeout bounds the orderly end of everything; what is not done then is left behind, named.
+	stopTimeout = 40 * time.Second
+)
+
+// service is everything that `tongs up` runs, in one value.
+type service struct {
+	cfg      *Config
+	log      *slog.Logger
+	home     *home
+	driver   driver.Driver
+	fleet    *fleet.Fleet
+	scripted *http.Server
+	agent    *agentHost
+	host     *opencode.Host
+	front    *http.Server
+	url      string        // of the front
+	failed   chan error    // what ends the service from inside
+	notes    []string      // for the person who starts it, one line each
+	took     time.Duration // from start to ready
+}
+
+// startOptions are what a command adds to the configuration.
+type startOptions struct {
+	obtainHome string                   // where OpenCode is kept; default the home
+	onCall     func(opencode.CallEvent) // told of each tool call
+	status     io.Writer                // progress for people
+}
+
+// start brings everything up and returns once the front answers. After an error nothing of it runs.
+func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions) (_ *service, err error) {
+	began := time.Now()
+	s := &service{cfg: cfg, log: log, failed: make(chan error, 1)}
+	defer func() {
+		if err != nil {
+			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			err = errors.Join(err, s.stop(stop))
+		}
+	}()
+	if s.home, err = openHome(cfg.Home); err != nil {
+		return nil, err
+	}
+	if err = s.home.acquire(); err != nil {
+		return nil, err
+	}
+	// The address is taken first: everything after it takes seconds.
+	listener, err := listen(cfg.Listen)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			listener.Close()
+		}
+	}()
+	if s.driver, err = newDriver(cfg, log); err != nil {
+		return nil, err
+	}
+
+	var binary opencode.Binary
+	var root image.Root
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		binary, err = obtain(groupCtx, cfg, opts, log)
+		return err
+	})
+	group.Go(func() (err error) {
+		if err := s.recover(groupCtx); err != nil {
+			return err
+		}
+		var notes []image.Note
+		root, notes, err = image.Host(groupCtx, image.HostConfig{Dir: filepath.Join(cfg.Home, "images")})
+		for _, note := range notes {
+			log.Info("host image", "subject", note.Subject, "visible", note.Visible, "detail", note.Detail)
+		}
+		return err
+	})
+	if err = group.Wait(); err != nil {
+		return nil, err
+	}
+
+	s.fleet = fleet.New(fleet.Config{Driver: s.driver, Logger: log, Recipe: driver.Spec{
+		Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(),
+	}})
+	found, err := s.fleet.Recover(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found > 0 {
+		log.Info("sandboxes of an earlier run found", "count", found)
+	}
+	if err = s.startOpenCode(ctx, binary, root, opts); err != nil {
+		return nil, err
+	}
+	if err = s.open(listener); err != nil {
+		return nil, err
+	}
+	s.took = time.Since(began)
+	return s, nil
+}
+
+// newDriver makes the driver that the configuration names; there is one so far.
+func newDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
+	return linuxDriver(cfg.Home, log)
+}
+
+// recover clears away what an earlier process left half done.
+func (s *service) recover(ctx context.Context) error {
+	removed, err := s.driver.Recover(ctx)
+	for _, what := range removed {
+		s.log.Info("left over from an earlier run and removed", "what", what)
+	}
+	return err
+}
+
+// obtain returns the OpenCode to run.
+func obtain(ctx context.Context, cfg *Config, opts startOptions, log *slog.Logger) (opencode.Binary, error) {
+	home := cfg.Home
+	if opts.obtainHome != "" {
+		home = opts.obtainHome
+	}
+	if cfg.OpenCodeBinary != "" {
+		own, err := opencode.UseBinary(ctx, cfg.OpenCodeBinary)
+		if err != nil {
+			return opencode.Binary{}, err
+		}
+		own.Path, err = stage(home, own.Path)
+		return own, err
+	}
+	show := newProgress(opts.status)
+	return opencode.Obtain(ctx, opencode.ObtainOptions{Home: home, Progress: show.report, Logger: log})
+}
+
+// listen takes the front's address.
+func listen(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, &sandbox.Error{Code: sandbox.CodePortInUse, Op: "listen on " + address, Message: err.Error(), Err: err,
+			Hint: "stop what uses it (perhaps another tongs: `tongs down`), or choose another address with --listen"}
+	}
+	return listener, nil
+}
+
+// startOpenCode makes the agent host and brings OpenCode up in it, checked.
+func (s *service) startOpenCode(ctx context.Context, binary opencode.Binary, root image.Root, opts startOptions) error {
+	configured, err := s.configure()
+	if err != nil {
+		return err
+	}
+	models, err := modelproxy.New(modelproxy.Config{Providers: configured.Providers, Logger: s.log.With("from", "models")})
+	if err != nil {
+		return err
+	}
+	spec, err := agentHostSpec(filepath.Dir(filepath.Dir(binary.Path)), root, s.cfg.AgentHost, s.cfg.Lease)
+	if err != nil {
+		return err
+	}
+	s.agent = &agentHost{fleet: s.fleet, spec: spec, models: models, log: s.log.With("from", "models")}
+	s.host, err = opencode.NewHost(opencode.HostConfig{
+		Machine: s.agent.machine, Content: configured.Content, Sandboxes: s.fleet, Models: configured.Models, OnCall: opts.onCall,
+		Binary:  agentHostOpenCode + "/" + filepath.Base(filepath.Dir(binary.Path)) + "/" + filepath.Base(binary.Path),
+		Project: projectDir, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.host.Start(ctx)
+	return err
+}
+
+// configure makes OpenCode's configuration, and notes for the person who starts it what was refused.
+func (s *service) configure() (*opencode.Configured, error) {
+	options := opencode.ConfigureOptions{File: s.cfg.OpenCodeConfig, Keys: s.cfg.Keys, Shell: agentHostShell}
+	if s.cfg.Scripted {
+		url, err := s.startScripted()
+		if err != nil {
+			return nil, err
+		}
+		options.Scripted = url + "/v1"
+	}
+	configured, err := opencode.Configure(options)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	for _, refusal := range configured.Refused {
+		s.notes = append(s.notes, "not used: "+refusal.String())
+	}
+	var names []string
+	for _, provider := range configured.Providers {
+		names = append(names, provider.ID)
+	}
+	s.notes = append(s.notes, "models of: "+strings.Join(names, ", "))
+	return configured, nil
+}
+
+// startScripted serves the scripted model on a port of this machine's loopback, for the model proxy.
+func (s *service) startScripted() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	s.scripted = &http.Server{Handler: scriptmodel.New(scriptmodel.Options{Logger: s.log.With("from", "scripted model")}), ReadHeaderTimeout: headerTimeout}
+	go s.scripted.Serve(listener) // ends with Close
+	return "http://" + listener.Addr().String(), nil
+}
+
+// open serves the front on listener.
+func (s *service) open(listener net.Listener) error {
+	handler, err := gateway.New(gateway.Config{
+		Upstream: s.host.Transport(), Ready: func(ctx context.Context) error { _, err := s.host.Ready(ctx); return err },
+		Listen: listener.Addr().String(), Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
+		Logger: s.log.With("from", "front"),
+	})
+	if err != nil {
+		return err
+	}
+	s.front = gateway.NewServer(handler, s.log)
+	go func() {
+		if err := s.front.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			s.failed <- fmt.Errorf("the front ended: %w", err)
+		}
+	}()
+	s.url = "http://" + strings.Replace(listener.Addr().String(), "127.0.0.1:", "localhost:", 1)
+	return nil
+}
+
+// stop ends everything in the opposite order and keeps the files. It can be called at any stage.
+func (s *service) stop(ctx context.Context) error { return s.end(ctx, (*fleet.Fleet).Stop) }
+
+// destroy is stop, and removes every sandbox with its files.
+func (s *service) destroy(ctx context.Context) error { return s.end(ctx, (*fleet.Fleet).DestroyAll) }
+
+func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.Context) error) error {
+	var errs []error
+	if s.front != nil {
+		errs = append(errs, s.front.Close())
+	}
+	if s.host != nil {
+		errs = append(errs, s.host.Stop(ctx))
+	}
+	if s.agent != nil {
+		s.agent.close()
+	}
+	if s.fleet != nil {
+		errs = append(errs, sandboxes(s.fleet, ctx))
+	}
+	if s.scripted != nil {
+		errs = append(errs, s.scripted.Close())
+	}
+	if s.driver != nil {
+		errs = append(errs, s.driver.Close())
+	}
+	if s.home != nil {
+		s.home.release()
+	}
+	return errors.Join(errs...)
+}

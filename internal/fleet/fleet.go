@@ -1,0 +1,234 @@
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// Labels that the fleet writes into each sandbox, so that it finds them again after a restart.
+const (
+	labelSession = "tongs.session" // the root session's id
+	labelName    = "tongs.name"    // of a sandbox that belongs to no session
+)
+
+const (
+	// startTimeout bounds one attempt to make, start and reach a sandbox, whoever waits for it.
+	startTimeout = 60 * time.Second
+	// stopTimeout bounds how long one sandbox may take to end.
+	stopTimeout = 30 * time.Second
+	// parallelStops is how many sandboxes are ended at the same time.
+	parallelStops = 16
+)
+
+// Config is what a fleet needs. All fields are required.
+type Config struct {
+	Driver driver.Driver
+	// Recipe is how a session's sandbox is made. The fleet fills in ID and its labels.
+	Recipe driver.Spec
+	Logger *slog.Logger
+}
+
+// Fleet is safe for use by many goroutines.
+type Fleet struct {
+	cfg Config
+
+	mu      sync.Mutex
+	members map[key]*member
+	closed  bool
+}
+
+// key is what a sandbox belongs to: a root session or a name.
+type key struct{ label, value string }
+
+// New makes an empty fleet. Recover fills it.
+func New(cfg Config) *Fleet {
+	return &Fleet{cfg: cfg, members: make(map[key]*member)}
+}
+
+// Recover finds the sandboxes that an earlier host has left, running or not, and returns how many.
+func (f *Fleet) Recover(ctx context.Context) (int, error) {
+	all, err := f.cfg.Driver.List(ctx)
+	if err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	found := 0
+	for _, status := range all {
+		k, ok := keyOf(status.Labels)
+		if !ok {
+			continue
+		}
+		f.members[k] = f.newMember(k, status.ID, true)
+		found++
+	}
+	return found, nil
+}
+
+func keyOf(labels map[string]string) (key, bool) {
+	for _, label := range []string{labelSession, labelName} {
+		if value := labels[label]; value != "" {
+			return key{label, value}, true
+		}
+	}
+	return key{}, false
+}
+
+// Sandbox is a reached sandbox.
+type Sandbox struct {
+	ID string // the driver's
+	*sandbox.Client
+}
+
+// Session returns the sandbox of a root session, and makes, starts or reconnects it first if need
+// be. Many callers share one attempt; one that gives up does not end it for the others.
+func (f *Fleet) Session(ctx context.Context, root string) (Sandbox, error) {
+	if root == "" {
+		return Sandbox{}, &sandbox.Error{Code: "NO_SESSION", Op: "find sandbox", Message: "the call names no session",
+			Hint: "only calls that belong to an OpenCode session have a sandbox"}
+	}
+	return f.reach(ctx, key{labelSession, root}, f.cfg.Recipe)
+}
+
+// Named returns the sandbox of that name, made from spec if there is none.
+func (f *Fleet) Named(ctx context.Context, name string, spec driver.Spec) (Sandbox, error) {
+	return f.reach(ctx, key{labelName, name}, spec)
+}
+
+// Agent returns the stub that OpenCode's plugin gets for a root session. The caller closes it.
+func (f *Fleet) Agent(ctx context.Context, root string) (*capnweb.Stub, error) {
+	s, err := f.Session(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return s.Agent(), nil
+}
+
+// ID returns the sandbox's id of a root session that has one already.
+func (f *Fleet) ID(root string) (string, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, ok := f.members[key{labelSession, root}]
+	if !ok {
+		return "", false
+	}
+	return m.id, true
+}
+
+// Forget destroys the sandbox of a root session with its files. It is no error when there is none.
+func (f *Fleet) Forget(ctx context.Context, root string) error {
+	return f.destroy(ctx, key{labelSession, root})
+}
+
+// ForgetNamed destroys the sandbox of that name with its files.
+func (f *Fleet) ForgetNamed(ctx context.Context, name string) error {
+	return f.destroy(ctx, key{labelName, name})
+}
+
+func (f *Fleet) destroy(ctx context.Context, k key) error {
+	f.mu.Lock()
+	m, ok := f.members[k]
+	delete(f.members, k)
+	f.mu.Unlock()
+	if !ok {
+		return nil
+	}
+	m.retire()
+	err := f.cfg.Driver.Destroy(ctx, m.id)
+	f.cfg.Logger.Info("sandbox destroyed", "sandbox", m.id, k.label, k.value, "error", err)
+	return err
+}
+
+// Stop ends every sandbox's processes and keeps the files. The fleet makes nothing afterwards.
+func (f *Fleet) Stop(ctx context.Context) error {
+	return f.each(ctx, "stop", f.cfg.Driver.Stop)
+}
+
+// DestroyAll ends every sandbox and removes its files. The fleet makes nothing afterwards.
+func (f *Fleet) DestroyAll(ctx context.Context) error {
+	return f.each(ctx, "destroy", f.cfg.Driver.Destroy)
+}
+
+// each closes the fleet and does something to all sandboxes, some at a time. Errors are joined.
+func (f *Fleet) each(ctx context.Context, what string, do func(context.Context, string) error) error {
+	members := f.close()
+	var group errgroup.Group
+	group.SetLimit(parallelStops)
+	errs := make([]error, len(members))
+	for i, m := range members {
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+			defer cancel()
+			m.retire()
+			if err := do(ctx, m.id); err != nil && sandbox.CodeOf(err) != sandbox.CodeSandboxNotFound {
+				errs[i] = fmt.Errorf("%s sandbox %s: %w", what, m.id, err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // the errors are in errs, each of them
+	return errors.Join(errs...)
+}
+
+// Close drops the connections and leaves the sandboxes running for the next host.
+func (f *Fleet) Close() {
+	for _, m := range f.close() {
+		m.retire()
+	}
+}
+
+// close makes the fleet refuse what comes and returns its members.
+func (f *Fleet) close() []*member {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
+	return slices.Collect(maps.Values(f.members))
+}
+
+func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, error) {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return Sandbox{}, &sandbox.Error{Code: "SHUTTING_DOWN", Op: "reach sandbox", Message: "tongs is stopping",
+			Hint: "start it again with `tongs up`; files are kept"}
+	}
+	m, ok := f.members[k]
+	if !ok {
+		m = f.newMember(k, newID(), false)
+		f.members[k] = m
+	}
+	f.mu.Unlock()
+	client, err := m.reach(ctx, spec)
+	if err != nil {
+		return Sandbox{}, err
+	}
+	return Sandbox{ID: m.id, Client: client}, nil
+}
+
+// newID is short enough for a host name and a path, and not to be guessed: 80 random bits.
+func newID() string {
+	var random [10]byte
+	rand.Read(random[:])
+	return strings.ToLower(base32.StdEncoding.EncodeToString(random[:]))
+}
+
+// dialer reaches a sandbox's guest.
+func (f *Fleet) dialer(id string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) { return f.cfg.Driver.Dial(ctx, id) }
+}

@@ -1,0 +1,138 @@
+package fleet
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// member is one sandbox and the connection to it.
+type member struct {
+	fleet *Fleet
+	key   key
+	id    string
+
+	mu      sync.Mutex
+	made    bool // the driver has it
+	retired bool
+	client  *sandbox.Client
+	attempt *attempt
+}
+
+// attempt is one effort to reach a sandbox, shared by all who wait for it.
+type attempt struct {
+	done   chan struct{}
+	client *sandbox.Client
+	err    error
+}
+
+func (f *Fleet) newMember(k key, id string, made bool) *member {
+	return &member{fleet: f, key: k, id: id, made: made}
+}
+
+// reach returns a live connection.
+func (m *member) reach(ctx context.Context, spec driver.Spec) (*sandbox.Client, error) {
+	m.mu.Lock()
+	if m.retired {
+		m.mu.Unlock()
+		return nil, errEnded()
+	}
+	if m.client != nil {
+		select {
+		case <-m.client.Done():
+			m.client = nil
+		default:
+			defer m.mu.Unlock()
+			return m.client, nil
+		}
+	}
+	if m.attempt == nil {
+		m.attempt = &attempt{done: make(chan struct{})}
+		go m.try(m.attempt, spec)
+	}
+	current := m.attempt
+	m.mu.Unlock()
+	select {
+	case <-current.done:
+		return current.client, current.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// try connects: to the running guest, else to one that it starts, else to one that it makes.
+func (m *member) try(a *attempt, spec driver.Spec) {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	began := time.Now()
+	how := "reconnected"
+	m.mu.Lock()
+	made := m.made
+	m.mu.Unlock()
+
+	client, err := (*sandbox.Client)(nil), error(nil)
+	if made {
+		client, err = sandbox.Connect(ctx, m.fleet.dialer(m.id))
+		if err != nil {
+			how = "started"
+			if err = m.fleet.cfg.Driver.Start(ctx, m.id); err == nil {
+				client, err = sandbox.Connect(ctx, m.fleet.dialer(m.id))
+			}
+		}
+	} else {
+		how = "created"
+		spec.ID = m.id
+		spec.Labels = maps.Clone(spec.Labels)
+		if spec.Labels == nil {
+			spec.Labels = make(map[string]string)
+		}
+		spec.Labels[m.key.label] = m.key.value
+		if err = m.fleet.cfg.Driver.Create(ctx, spec); err == nil {
+			made = true
+			client, err = sandbox.Connect(ctx, m.fleet.dialer(m.id))
+		}
+	}
+
+	log := m.fleet.cfg.Logger.With("sandbox", m.id, m.key.label, m.key.value)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.made = made
+	m.attempt = nil
+	a.err = err
+	switch {
+	case err != nil:
+		log.Error("sandbox not reached", "error", err)
+	case m.retired: // whoever retired it waits for this and then ends the sandbox
+		client.Close()
+		a.err = errEnded()
+	default:
+		m.client, a.client = client, client
+		log.Info("sandbox "+how, "milliseconds", time.Since(began).Milliseconds())
+	}
+	close(a.done)
+}
+
+// retire drops the connection for good and waits for an attempt that is under way, which then leaves
+// nothing connected. It waits no longer than an attempt may take.
+func (m *member) retire() {
+	m.mu.Lock()
+	m.retired = true
+	if m.client != nil {
+		m.client.Close()
+		m.client = nil
+	}
+	current := m.attempt
+	m.mu.Unlock()
+	if current != nil {
+		<-current.done
+	}
+}
+
+func errEnded() error {
+	return &sandbox.Error{Code: "SANDBOX_ENDED", Op: "reach sandbox", Message: "the sandbox was ended meanwhile",
+		Hint: "its session was deleted or tongs is stopping"}
+}
