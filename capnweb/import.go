@@ -130,14 +130,20 @@ func (e *importEntry) pull(b budget, f func(*payload, error)) {
 	}
 	e.waiters = append(e.waiters, waiter{b, f})
 	if !e.pulled {
-		e.pulled = true
-		if e.id > 0 {
-			m := append(s.out.buf, `["pull",`...)
-			m = strconv.AppendInt(m, e.id, 10)
-			s.commit(&encoder{s: s, b: append(m, ']')})
-		}
+		s.sendPull(e)
 	}
 	s.mu.Unlock()
+}
+
+// sendPull asks for the result of e; the session is locked.
+func (s *Session) sendPull(e *importEntry) {
+	e.pulled = true
+	if e.id <= 0 {
+		return
+	}
+	b := append(s.out.buf, `["pull",`...)
+	b = strconv.AppendInt(b, e.id, 10)
+	s.commit(&encoder{s: s, b: append(b, ']')})
 }
 
 // settle gives e its resolution, which it owns, and releases it.

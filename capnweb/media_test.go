@@ -35,9 +35,11 @@ func streamMain() *capnweb.Target {
 			}
 			return w.CloseContext(ctx)
 		},
-		"echo":      func(v capnweb.Value) any { return v },
-		"ignore":    func(*capnweb.ReadableStream) {},
-		"broken":    func() *capnweb.ReadableStream { return capnweb.NewReader(io.MultiReader(strings.NewReader("abc"), badReader{})) },
+		"echo":   func(v capnweb.Value) any { return v },
+		"ignore": func(*capnweb.ReadableStream) {},
+		"broken": func() *capnweb.ReadableStream {
+			return capnweb.NewReader(io.MultiReader(strings.NewReader("abc"), badReader{}))
+		},
 		"response":  func(r *capnweb.Response) *capnweb.Response { return r },
 		"wantsBlob": func(b *capnweb.Blob) string { return b.Type + ":" + string(b.Data) },
 		"objects": func(ctx context.Context, s *capnweb.ReadableStream) (int, error) {

@@ -90,6 +90,10 @@ func WithContext(ctx context.Context) Option { return func(o *options) { o.ctx =
 // typed arrays as such, and URLs. Without it they are sent as plain bytes and text.
 func WithNewerEncodings() Option { return func(o *options) { o.newer = true } }
 
+// WithoutStreams makes the session refuse to send streams and blobs, for transports
+// on which the peer cannot acknowledge them.
+func WithoutStreams() Option { return func(o *options) { o.batch = true } }
+
 // WithErrorHook has f see every error before it is sent. What it returns is sent
 // instead, with its Stack; when it returns nil, the error is sent as it is, without a stack.
 // f is called with the session locked: it must not use the session.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 )
@@ -263,4 +264,27 @@ func (s *Session) endCall(j *job, err error) {
 	if o := s.opts.observer; o != nil {
 		o.CallEnd(s, pathString(j.path), err)
 	}
+}
+
+// PullAll asks the peer for the results of all calls that were made and not
+// closed, without waiting for them, and returns how many that are. Results are
+// otherwise asked for when they are awaited. A session over an HTTP batch needs it, as
+// nothing can be asked later there.
+func (s *Session) PullAll() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0
+	}
+	var ids []int64
+	for id, e := range s.imports {
+		if e.promise && !e.pulled && id > 0 {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		s.sendPull(s.imports[id])
+	}
+	return len(ids)
 }

@@ -3,7 +3,9 @@ package httprpc
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
+	"path"
 	"strings"
 	"time"
 
@@ -52,6 +54,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "This endpoint only accepts POST requests.", http.StatusMethodNotAllowed)
 	}
+}
+
+// matchHost matches a host, with or without its port, against a pattern such as
+// "*.example.com".
+func matchHost(pattern, host string) bool {
+	pattern, host = strings.ToLower(pattern), strings.ToLower(host)
+	if ok, err := path.Match(pattern, host); err == nil && ok {
+		return true
+	}
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		ok, err := path.Match(pattern, h)
+		return err == nil && ok
+	}
+	return false
 }
 
 func isUpgrade(r *http.Request) bool {
