@@ -9,6 +9,7 @@ import (
 	"net/http/httputil"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -75,6 +76,7 @@ type gateway struct {
 	streams  *streams
 	bodies   *semaphore.Weighted
 	inFlight chan struct{}
+	toasted  atomic.Int64 // when a refusal was last shown in clients, UnixNano
 }
 
 // New checks the configuration and returns the front. The error is an *[Error].
@@ -162,6 +164,7 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	g.log.InfoContext(r.Context(), "request refused", "method", r.Method, "route", pattern, "status", err.Status, "code", err.Code, "cause", err.Err)
 	if !sw.wrote {
+		g.toast(r, err)
 		WriteError(sw, err)
 	}
 }
