@@ -213,7 +213,8 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &big):
 		refuseBody(w, err)
 	case errors.As(err, &redirect):
-		refuse(w, http.StatusBadGateway, "UPSTREAM_REDIRECTS", fmt.Sprintf("the model provider at %s redirects to %s: that is not followed, since the key would go with it; set its base URL to where it really is", host, redirect.to))
+		// Not a 5xx: trying again does not help.
+		refuse(w, http.StatusBadRequest, "UPSTREAM_REDIRECTS", fmt.Sprintf("the model provider at %s redirects to %s: that is not followed, since the key would go with it; set its base URL to where it really is", host, redirect.to))
 	case errors.As(err, &timeout) && timeout.Timeout():
 		refuse(w, http.StatusGatewayTimeout, "UPSTREAM_TIMEOUT", fmt.Sprintf("the model provider at %s did not answer in time", host))
 	default:

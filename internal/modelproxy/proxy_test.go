@@ -490,7 +490,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 		srv := serve(t, modelproxy.Config{Providers: []modelproxy.Provider{custom(t, up.server.URL)}})
 		resp, body := send(t, "POST", srv.URL+"/mine/chat", "{}")
 		code, message := errorBody(t, body)
-		if resp.StatusCode != 502 || code != "UPSTREAM_REDIRECTS" || !strings.Contains(message, strings.TrimPrefix(thief.server.URL, "http://")) || resp.Header.Get("Location") != "" {
+		if resp.StatusCode != 400 || code != "UPSTREAM_REDIRECTS" || !strings.Contains(message, strings.TrimPrefix(thief.server.URL, "http://")) || resp.Header.Get("Location") != "" {
 			t.Errorf("%d %s %v", resp.StatusCode, body, resp.Header)
 		}
 	}
