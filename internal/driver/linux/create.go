@@ -94,7 +94,7 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec) error 
 func (d *Driver) newDir(ctx context.Context, op, dir, id string) (*dirLock, error) {
 	err := os.Mkdir(dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		lock, lerr := lockDir(ctx, op, dir)
+		lock, lerr := lockDir(ctx, op, dir, lockTimeout)
 		if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
 			return nil, lerr
 		}
@@ -239,10 +239,14 @@ func (d *Driver) Recover(ctx context.Context) ([]string, error) {
 			known[name] = true
 			continue
 		}
-		lock, ok, err := tryDirLock(dir)
-		if !ok {
-			known[id] = true // somebody is at it, or it is gone already
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		// A process that was killed while it started another is outlived by its locks for a moment.
+		lock, err := lockDir(ctx, op, dir, recoverPatience)
+		if err == nil {
+			err = lock.still(dir)
+		}
+		if err != nil {
+			known[id] = true // somebody is at it, or has finished it
+			if !errors.Is(err, fs.ErrNotExist) && sandbox.CodeOf(err) != driver.CodeBusy {
 				errs = append(errs, err)
 			}
 			continue

@@ -28,6 +28,8 @@ const (
 	killTimeout = 20 * time.Second // for a killed one, with all its processes
 	lockTimeout = 10 * time.Second // for another process that works on the same sandbox
 	dialTimeout = 5 * time.Second
+
+	recoverPatience = time.Second // for a lock on something unfinished; making a sandbox takes some milliseconds
 )
 
 // Config says where a Driver keeps things. Home and Logger are required.

@@ -14,16 +14,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/linux"
 	"github.com/tongs-dev/tongs/internal/image"
 )
-
-func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
-}
 
 // initBinary builds the small guest once.
 var initBinary = sync.OnceValues(func() (string, error) {

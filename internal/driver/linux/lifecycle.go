@@ -30,18 +30,9 @@ func (d *Driver) hold(ctx context.Context, op, id string) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := lockDir(ctx, op, d.dir(id))
+	lock, err := lockDir(ctx, op, d.dir(id), lockTimeout)
 	if err == nil {
-		// While this waited for the lock, the directory may have been renamed: then it is locked, and gone.
-		var held, now fs.FileInfo
-		if held, err = lock.f.Stat(); err == nil {
-			if now, err = os.Lstat(d.dir(id)); err == nil && !os.SameFile(held, now) {
-				err = fs.ErrNotExist
-			}
-		}
-		if err != nil {
-			lock.unlock()
-		}
+		err = lock.still(d.dir(id))
 	}
 	if err != nil {
 		unlock()
@@ -76,8 +67,16 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 			return driver.Wrap(op, err)
 		}
 		if p != nil {
-			p.close()
-			return nil
+			defer p.close()
+			if _, ending, err := startTime(g.PID); err == nil && !ending {
+				return nil
+			}
+			// Its files must not be mounted twice.
+			ctx, cancel := within(ctx, killTimeout)
+			defer cancel()
+			if err := p.wait(ctx); err != nil {
+				return driver.Wrap(op, err)
+			}
 		}
 	}
 	return driver.Wrap(op, d.launch(ctx, r, dir, nil))

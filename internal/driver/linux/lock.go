@@ -5,6 +5,7 @@ package linux
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -80,10 +81,10 @@ func tryDirLock(dir string) (*dirLock, bool, error) {
 	return nil, false, err
 }
 
-// lockDir takes the lock, waiting for another process for at most lockTimeout. The kernel tells nobody
+// lockDir takes the lock, waiting for another process for at most patience. The kernel tells nobody
 // when such a lock is free, so this asks again, more and more rarely.
-func lockDir(ctx context.Context, op, dir string) (*dirLock, error) {
-	ctx, cancel := within(ctx, lockTimeout)
+func lockDir(ctx context.Context, op, dir string, patience time.Duration) (*dirLock, error) {
+	ctx, cancel := within(ctx, patience)
 	defer cancel()
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		l, ok, err := tryDirLock(dir)
@@ -97,6 +98,22 @@ func lockDir(ctx context.Context, op, dir string) (*dirLock, error) {
 				Hint: "try again; if nothing ends it, look for another `tongs` on the same TONGS_HOME"}
 		}
 	}
+}
+
+// still checks that what was locked still has that name: while this waited for the lock, the directory
+// may have been renamed. If it has, the lock is let go, and the error is fs.ErrNotExist.
+func (l *dirLock) still(dir string) error {
+	held, err := l.f.Stat()
+	if err == nil {
+		var now fs.FileInfo
+		if now, err = os.Lstat(dir); err == nil && !os.SameFile(held, now) {
+			err = fs.ErrNotExist
+		}
+	}
+	if err != nil {
+		l.unlock()
+	}
+	return err
 }
 
 func (l *dirLock) unlock() { l.f.Close() }

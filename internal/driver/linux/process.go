@@ -29,7 +29,7 @@ func newProcess(pid, pidfd int) (*process, error) {
 	return &process{pid, os.NewFile(uintptr(pidfd), "pidfd")}, nil
 }
 
-// find gives the process of a record, or nil when it has ended.
+// find gives the process of a record, or nil when it is gone. It may be ending; wait tells.
 func find(g guestRecord) (*process, error) {
 	boot, err := bootID()
 	if err != nil {
@@ -47,8 +47,8 @@ func find(g guestRecord) (*process, error) {
 	}
 	// The descriptor is there, so whoever has the number now keeps it: if the start time is right, it is
 	// the right process.
-	start, ended, err := startTime(g.PID)
-	if err != nil || ended || start != g.Start {
+	start, _, err := startTime(g.PID)
+	if err != nil || start != g.Start {
 		unix.Close(fd)
 		return nil, nil
 	}

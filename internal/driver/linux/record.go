@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,7 +100,10 @@ func bootID() (string, error) {
 	return string(bytes.TrimSpace(data)), err
 }
 
-// startTime gives field 22 of /proc/PID/stat, and whether the process has already ended.
+// exiting is the flag of field 9 of /proc/PID/stat that a process has from the moment it begins to end.
+const exiting = 0x4
+
+// startTime gives field 22 of /proc/PID/stat, and whether the process is ending or has ended.
 func startTime(pid int) (start uint64, ended bool, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -111,6 +115,10 @@ func startTime(pid int) (start uint64, ended bool, err error) {
 	if len(f) < 20 {
 		return 0, true, fmt.Errorf("/proc/%d/stat is cut", pid)
 	}
-	_, err = fmt.Sscan(f[19], &start)
-	return start, f[0] == "Z" || f[0] == "X", err
+	flags, err := strconv.ParseUint(f[6], 10, 64)
+	if err != nil {
+		return 0, true, err
+	}
+	start, err = strconv.ParseUint(f[19], 10, 64)
+	return start, f[0] == "Z" || f[0] == "X" || flags&exiting != 0, err
 }

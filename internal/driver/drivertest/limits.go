@@ -1,0 +1,76 @@
+package drivertest
+
+import (
+	"strings"
+	"testing"
+)
+
+func needLimits(t *testing.T, s Suite) {
+	t.Helper()
+	if s.NoLimits != "" {
+		t.Skip(s.NoLimits)
+	}
+}
+
+func testPids(t *testing.T, s Suite) {
+	needLimits(t, s)
+	b := newBed(t, s)
+	spec := b.spec("bomb")
+	spec.Limits.Pids = 64
+	b.create(t, spec)
+	c := b.connect(t, "bomb")
+	// The control: some processes are allowed.
+	if got := output(t, c, "for i in $(seq 20); do sleep 30 & done; jobs -p | wc -l; kill $(jobs -p); wait 2>/dev/null; true"); got != "20" {
+		t.Errorf("20 processes under a limit of 64: %q", got)
+	}
+	res := bash(t, c, "for i in $(seq 200); do sleep 30 & done; jobs -p | wc -l")
+	if !strings.Contains(string(res.Stderr), "fork: ") {
+		t.Errorf("200 processes under a limit of 64: %+v\n%s%s", res.Exit, res.Stdout, res.Stderr)
+	}
+	bash(t, c, "pkill sleep; true")
+	// A real one, for some seconds; the guest ends it.
+	bash(t, c, "f() { f | f & }; f; sleep 1; true")
+	if err := b.Stop(t.Context(), "bomb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(t.Context(), "bomb"); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, b.connect(t, "bomb"), "echo fine"); got != "fine" {
+		t.Errorf("after a fork bomb: %q", got)
+	}
+}
+
+func testMemory(t *testing.T, s Suite) {
+	needLimits(t, s)
+	b := newBed(t, s)
+	spec := b.spec("hog")
+	spec.Limits.MemoryBytes = 64 << 20
+	b.create(t, spec)
+	c := b.connect(t, "hog")
+	// tail keeps all of a line in memory.
+	const hog = "head -c %s /dev/zero | tail | wc -c"
+	if got := output(t, c, strings.Replace(hog, "%s", "16M", 1)); got != "16777216" {
+		t.Errorf("16 MiB under a limit of 64: %q", got)
+	}
+	if got := output(t, c, strings.Replace(hog, "%s", "256M", 1)+"; echo ${PIPESTATUS[1]}"); !strings.HasSuffix(got, "\n137") {
+		t.Errorf("256 MiB under a limit of 64: %q", got)
+	}
+	if got := output(t, c, "head -c 256M /dev/zero > /tmp/big 2>/dev/null || echo stopped; rm -f /tmp/big"); !strings.Contains(got, "stopped") {
+		t.Errorf("256 MiB in /tmp under a limit of 64: %q", got)
+	}
+	if got := output(t, c, "echo fine"); got != "fine" {
+		t.Errorf("after a hog: %q", got)
+	}
+}
+
+func testTmp(t *testing.T, s Suite) {
+	b := newBed(t, s)
+	spec := b.spec("tmp")
+	spec.Limits.TmpBytes = 4 << 20
+	b.create(t, spec)
+	c := b.connect(t, "tmp")
+	if got := output(t, c, "head -c 1M /dev/zero > /tmp/a && head -c 8M /dev/zero > /tmp/b 2>/dev/null || echo full"); got != "full" {
+		t.Errorf("8 MiB in a /tmp of 4: %q", got)
+	}
+}

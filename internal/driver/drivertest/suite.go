@@ -1,0 +1,239 @@
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/image"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// Suite says how to test a driver.
+type Suite struct {
+	// New makes a driver that keeps everything in home and runs this guest.
+	New func(home string, guest driver.Guest) (driver.Driver, error)
+
+	// Skip gives the reason why this driver can't run here, or "".
+	Skip func() string
+
+	// Leaks lists what there is on this machine of the sandboxes of a home besides what List knows:
+	// directories, cgroups, mounts, processes, sockets.
+	Leaks func(home string) ([]string, error)
+
+	// NoLimits is the reason why commands can't be limited here, or "".
+	NoLimits string
+}
+
+const patience = 60 * time.Second
+
+// hostEnv makes a test binary play the process that makes a sandbox and is killed: its value is the
+// home. guestEnv tells it which guest.
+const (
+	hostEnv  = "TONGS_DRIVERTEST_HOST"
+	guestEnv = "TONGS_DRIVERTEST_GUEST"
+	loopEnv  = "TONGS_DRIVERTEST_LOOP"
+)
+
+// Main runs the tests of a package, or plays the host for one of them. Its result is for os.Exit.
+func Main(m *testing.M, s Suite) int {
+	if home := os.Getenv(hostEnv); home != "" {
+		if err := playHost(s, home); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return 0
+	}
+	os.Setenv(canaryEnv, "a secret of the host")
+	code := m.Run()
+	if dir, err := scratch(); err == nil {
+		os.RemoveAll(dir)
+	}
+	return code
+}
+
+// playHost makes a sandbox, says so, and waits to be killed; or makes and removes them for ever.
+func playHost(s Suite, home string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	d, err := s.New(home, driver.Guest{Path: os.Getenv(guestEnv)})
+	if err != nil {
+		return err
+	}
+	root, _, err := image.Host(ctx, image.HostConfig{Dir: imageDir(home)})
+	if err != nil {
+		return err
+	}
+	spec := driver.Spec{ID: "orphan", Image: root, Labels: map[string]string{"of": "a dead host"}}
+	if os.Getenv(loopEnv) != "" {
+		fmt.Println("ready")
+		for i := 0; ; i++ {
+			spec.ID = fmt.Sprintf("loop-%d", i)
+			if err := d.Create(ctx, spec); err != nil {
+				return err
+			}
+			if i%2 == 0 {
+				if err := d.Destroy(ctx, spec.ID); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	if err := d.Create(ctx, spec); err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+func imageDir(home string) string { return filepath.Join(filepath.Dir(home), "images") }
+
+// Run runs the suite.
+func Run(t *testing.T, s Suite) {
+	if reason := s.Skip(); reason != "" {
+		t.Skip(reason)
+	}
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, Suite)
+	}{
+		{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
+		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
+		{"HostKilledAnywhere", testHostKilledAnywhere}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Escapes", testEscapes},
+		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, s)
+		})
+	}
+}
+
+// bed is a driver with a home of its own for one test.
+type bed struct {
+	driver.Driver
+	s     Suite
+	home  string
+	image image.Root
+}
+
+func newBed(t testing.TB, s Suite) *bed {
+	t.Helper()
+	home := filepath.Join(t.TempDir(), "home")
+	d, err := s.New(home, GuestBinary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, _, err := image.Host(t.Context(), image.HostConfig{Dir: imageDir(home)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bed{d, s, home, root}
+	t.Cleanup(func() { b.tearDown(t) })
+	return b
+}
+
+// tearDown destroys what the test has left, and looks whether anything is left of it.
+func (b *bed) tearDown(t testing.TB) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all, err := b.List(ctx)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, st := range all {
+		if err := b.Destroy(ctx, st.ID); err != nil {
+			t.Errorf("destroy %s: %v", st.ID, err)
+		}
+	}
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+	left, err := b.s.Leaks(b.home)
+	if err != nil {
+		t.Error(err)
+	}
+	for _, l := range left {
+		t.Errorf("left over: %s", l)
+	}
+}
+
+func (b *bed) spec(id string) driver.Spec { return driver.Spec{ID: id, Image: b.image} }
+
+func (b *bed) create(t testing.TB, spec driver.Spec) {
+	t.Helper()
+	if err := b.Create(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connect opens a client, closed at the end of the test.
+func (b *bed) connect(t testing.TB, id string) *sandbox.Client {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := sandbox.Connect(ctx, func(ctx context.Context) (net.Conn, error) { return b.Dial(ctx, id) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// bash runs a script and gives its result.
+func bash(t testing.TB, c *sandbox.Client, script string) *sandbox.ExecResult {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	res, err := c.Exec(ctx, sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"bash", "-c", script}, Timeout: patience / 2}})
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return res
+}
+
+// output runs a script that must succeed and gives what it printed.
+func output(t testing.TB, c *sandbox.Client, script string) string {
+	t.Helper()
+	res := bash(t, c, script)
+	if !res.Exit.Success() {
+		t.Fatalf("%s: %+v\n%s%s", script, res.Exit, res.Stdout, res.Stderr)
+	}
+	return strings.TrimSuffix(string(res.Stdout), "\n")
+}
+
+func wantCode(t testing.TB, err error, want sandbox.Code) {
+	t.Helper()
+	var e *sandbox.Error
+	if !errors.As(err, &e) || e.Code != want {
+		t.Errorf("got error %v, want one with code %s", err, want)
+		return
+	}
+	if e.Op == "" || e.Message == "" {
+		t.Errorf("error %#v has no operation or message", e)
+	}
+}
+
+func (b *bed) status(t testing.TB, id string) driver.Status {
+	t.Helper()
+	all, err := b.List(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.ID == id {
+			return s
+		}
+	}
+	t.Fatalf("no sandbox %q in %v", id, all)
+	return driver.Status{}
+}
