@@ -33,7 +33,6 @@ func bash(ctx context.Context, r *run, a *args) (Result, error) {
 	command := a.str("command", true)
 	millis, timed := a.integer("timeout", 1)
 	workdir := a.path("workdir", false)
-	description := a.str("description", false)
 	switch {
 	case a.err != nil:
 	case strings.ContainsRune(command, 0):
@@ -64,7 +63,7 @@ func bash(ctx context.Context, r *run, a *args) (Result, error) {
 	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
 		return Result{}, failf(sandbox.CodeFileNotFound, "The working directory %s does not exist or is not a directory.", dir)
 	}
-	b := &bashRun{r: r, description: description}
+	b := &bashRun{r: r}
 	b.output = capture{r: r, limit: r.MaxBytes}
 	b.show(true)
 	exit, err := r.Shell.Run(ctx, Command{
@@ -89,8 +88,7 @@ func bash(ctx context.Context, r *run, a *args) (Result, error) {
 
 // bashRun is a command that runs.
 type bashRun struct {
-	r           *run
-	description string
+	r *run
 
 	mu      sync.Mutex
 	output  capture
@@ -126,7 +124,7 @@ func (b *bashRun) show(now bool) {
 		return
 	}
 	b.shown = time.Now()
-	b.r.progress("", b.metadata(shownTail(b.output.text())))
+	b.r.progress("", map[string]any{"output": shownTail(b.output.text())})
 }
 
 // stop ends the late updates.
@@ -138,14 +136,6 @@ func (b *bashRun) stop() {
 		b.timer.Stop()
 		b.timer = nil
 	}
-}
-
-func (b *bashRun) metadata(output string) map[string]any {
-	m := map[string]any{"output": output}
-	if b.description != "" {
-		m["description"] = b.description
-	}
-	return m
 }
 
 // shownTail gives the end of an output as clients are shown it.
@@ -200,19 +190,18 @@ func (b *bashRun) result(command string, exit Exit, timeout time.Duration) Resul
 	if text == "" {
 		text = "(no output)"
 	}
+	text += foot
 	if shown == "" {
 		shown = text
 	}
-	m := b.metadata(shown)
-	m["exit"] = nil
+	m := map[string]any{"output": shown, "exit": nil, "truncated": cut}
 	if exit.Code != nil && !exit.TimedOut {
 		m["exit"] = *exit.Code
 	}
-	m["truncated"] = cut
 	if cut && kept != "" {
 		m["outputPath"] = kept
 	}
-	return Result{Title: command, Output: text + foot, Metadata: m}
+	return Result{Title: command, Output: text, Metadata: m}
 }
 
 // askBash asks for what a command line is seen to do: touch directories outside

@@ -24,7 +24,7 @@ type scanned struct {
 // A call is a simple command.
 type call struct {
 	words []word
-	text  string // as written, redirections included
+	text  string // as written, with its redirections unless it is joined to one before
 }
 
 // A word of a call.
@@ -47,12 +47,15 @@ type scanner struct {
 	out     *scanned
 	nesting int
 	docs    []heredocMark // here-documents whose bodies come after the next newline
+	joined  bool          // what comes is joined to what was by |, && or ||
 }
 
 type heredocMark struct {
 	word    string
 	tabs    bool // <<-: leading tabs are taken off
 	literal bool // quoted: nothing in it is expanded
+	call    int  // the call it belongs to, -1 if its text is not part of that
+	start   int  // where that call begins
 }
 
 func scanCommand(src string) scanned {
@@ -117,11 +120,15 @@ func (s *scanner) commands(inParens bool) {
 		case c == '&' && s.peek(1) == '>':
 			s.simple()
 		case c == '&' || c == '|':
-			s.pos++
+			s.joined = c == '|' || s.peek(1) == '&'
+			if s.pos++; s.joined && (s.peek(0) == c || s.peek(0) == '&') {
+				s.pos++
+			}
 		case c == '(' && s.peek(1) == '(':
 			s.arithmetic()
 		case c == '(':
 			depth++
+			s.joined = false
 			s.pos++
 		case c == ')':
 			s.pos++
@@ -136,6 +143,7 @@ func (s *scanner) commands(inParens bool) {
 			switch w := s.bareWord(); {
 			case beforeCommand[w]:
 				s.pos += len(w)
+				s.joined = false
 				if w == "esac" {
 					cases--
 				}
@@ -197,6 +205,9 @@ func (s *scanner) newline() {
 	s.pos++
 	for _, doc := range s.docs {
 		body := s.pos
+		if doc.call >= 0 {
+			defer func() { s.out.calls[doc.call].text = trim(s.src[doc.start:min(s.pos, len(s.src))]) }()
+		}
 		for found := false; !found; {
 			if s.pos >= len(s.src) {
 				break // bash, too, takes the end for the end
@@ -325,6 +336,8 @@ func (s *scanner) arithmetic() {
 // operator.
 func (s *scanner) simple() {
 	start, end := s.pos, s.pos
+	joined := s.joined
+	s.joined = false
 	at := len(s.out.calls)
 	s.out.calls = append(s.out.calls, call{}) // before those inside it
 	if at >= maxCalls {
@@ -351,8 +364,16 @@ func (s *scanner) simple() {
 			s.fail()
 			return
 		}
+		docs := len(s.docs)
 		if s.redirection() {
-			end = s.pos
+			if !joined {
+				end = s.pos
+			}
+			if len(s.docs) > docs {
+				if doc := &s.docs[docs]; !joined {
+					doc.call, doc.start = at, start
+				}
+			}
 			continue
 		}
 		if len(words) == 0 && s.assignment() {
@@ -468,7 +489,7 @@ func (s *scanner) redirection() bool {
 	}
 	w := s.word()
 	if op == "<<" || op == "<<-" {
-		s.docs = append(s.docs, heredocMark{word: w.value, tabs: op == "<<-", literal: w.value != w.raw})
+		s.docs = append(s.docs, heredocMark{word: w.value, tabs: op == "<<-", literal: w.value != w.raw, call: -1})
 	}
 	return true
 }

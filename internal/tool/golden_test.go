@@ -171,16 +171,17 @@ func sorted(output, tool string) string {
 		sort.Strings(lines[:n])
 		return strings.Join(lines, "\n")
 	}
-	head, rest, ok := strings.Cut(output, "\n")
-	if !ok {
-		return output
+	const note = "\n\n(Results truncated."
+	body, tail := output, ""
+	if at := strings.LastIndex(output, note); at >= 0 {
+		body, tail = output[:at], output[at:]
 	}
-	blocks := strings.Split(rest, "\n\n/")
-	for i := range blocks {
-		blocks[i] = strings.TrimRight(strings.TrimPrefix(blocks[i], "/"), "\n")
+	parts := strings.Split(body, "\n/")
+	for i := range parts {
+		parts[i] = strings.TrimRight(parts[i], "\n")
 	}
-	sort.Strings(blocks)
-	return head + "\n" + strings.Join(blocks, "\n\n")
+	sort.Strings(parts[1:])
+	return strings.Join(parts, "\n/") + tail
 }
 
 // TestGolden compares with the tools built into a stock OpenCode, which

@@ -21,6 +21,7 @@ type hit struct {
 	path string // absolute
 	line int    // from 1
 	text string // without its "\n"
+	ends bool   // it has one
 }
 
 // grep searches the contents of files.
@@ -88,7 +89,7 @@ func describeHits(hits []hit, more bool) string {
 			last = h.path
 			b.WriteString("\n" + h.path + ":")
 		}
-		fmt.Fprintf(&b, "\n  Line %d: %s", h.line, showLine(h.text))
+		fmt.Fprintf(&b, "\n  Line %d: %s", h.line, showLine(h))
 	}
 	if more {
 		b.WriteString("\n\n(Results truncated. Consider using a more specific path or pattern.)")
@@ -96,10 +97,14 @@ func describeHits(hits []hit, more bool) string {
 	return b.String()
 }
 
-func showLine(text string) string {
-	text = clean(text)
+// showLine gives a line as the built-in shows it: with its newline, or cut.
+func showLine(h hit) string {
+	text := clean(h.text)
 	if cut := utf16Cut(text, maxShownLine); cut != text {
 		return cut + "..."
+	}
+	if h.ends {
+		text += "\n"
 	}
 	return text
 }
@@ -179,7 +184,7 @@ func (s *search) ripgrep(ctx context.Context) (hits []hit, more bool, err error)
 		}
 		switch {
 		case n > 0 && len(hits) < maxFound:
-			hits = append(hits, hit{filepath.Join(s.root, path), n, text})
+			hits = append(hits, hit{filepath.Join(s.root, path), n, text, true})
 		case n > 0:
 		case len(said) < 20:
 			said = append(said, string(line))

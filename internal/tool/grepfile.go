@@ -87,7 +87,8 @@ collect:
 	return hits, err
 }
 
-// file searches one file. It stops at the first NUL: what follows is no text.
+// file searches one file. A file with a NUL in its first 64 KiB is no text and
+// has no hits; later it ends the search.
 func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error) {
 	f, _, err := openRegular(ctx, path)
 	if err != nil {
@@ -125,6 +126,9 @@ func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error
 			continue
 		}
 		if nul := bytes.IndexByte(buf, 0); nul >= 0 {
+			if begun := line == 1 && len(hits) == 0; begun && len(buf) <= 64<<10 {
+				return nil, nil // as ripgrep, which looks at so much before it begins
+			}
 			buf, last = buf[:bytes.LastIndexByte(buf[:nul], '\n')+1], true
 		}
 		done := len(buf)
@@ -158,9 +162,9 @@ func (s *search) lines(data []byte, path string, line *int, hits []hit, limit in
 			break // an empty match after the last newline
 		}
 		*line += bytes.Count(data[at:start], []byte{'\n'})
-		text, rest, _ := cutLine(data[start:])
+		text, rest, ended := cutLine(data[start:])
 		if m[1] <= len(text)+start-at || s.re.Match(text) {
-			hits = append(hits, hit{path, *line, string(text[:min(len(text), 8192)])})
+			hits = append(hits, hit{path, *line, string(text[:min(len(text), 8192)]), ended})
 		}
 		at = len(data) - len(rest)
 		*line++

@@ -88,7 +88,11 @@ func startBuiltin(t *testing.T, binary, rg string) *builtin {
 	}
 	text, err := json.Marshal(config)
 	must(t, err)
-	cmd := exec.Command(binary, "serve", "--hostname", "127.0.0.1", "--port", "0")
+	free, err := net.Listen("tcp", "127.0.0.1:0") // with port 0 it takes 4096
+	must(t, err)
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	must(t, free.Close())
+	cmd := exec.Command(binary, "serve", "--hostname", "127.0.0.1", "--port", port)
 	cmd.Dir = b.project
 	cmd.Env = []string{
 		"HOME=" + home, "PATH=" + filepath.Join(home, "bin") + ":/usr/local/bin:/usr/bin:/bin", "SHELL=/bin/bash",
