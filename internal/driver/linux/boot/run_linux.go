@@ -5,14 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // channelSeconds is how long the driver may take from starting this process to sending the plan.
 const channelSeconds = 30
+
+// The guest's main goroutine stays on the first thread, and so nothing else ever runs on that. It matters
+// for the thread with which the guest enters the commands' cgroups: the kernel's killer for want of
+// memory takes a process for a member of the group that its first thread is in.
+func init() {
+	if os.Getpid() == 1 && os.Getenv("TONGS_BOOT_FD") != "" {
+		runtime.LockOSThread()
+	}
+}
 
 // Run turns the process that calls it into the first process of a sandbox, as the driver wants it.
 // It must be PID 1 of new namespaces, and nothing else may have happened in the process yet. setup is
@@ -26,6 +37,10 @@ func Run(setup json.RawMessage) error {
 		return errors.New("boot: this process was not started by a driver: it must be PID 1 and have a channel")
 	}
 	unix.CloseOnExec(cfg.ChannelFD)
+	// It was started by a descriptor's number, which ps would show as its name.
+	if name, err := unix.BytePtrFromString("tongs-guest"); err == nil {
+		_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(name)), 0, 0, 0)
+	}
 	defer unix.Close(cfg.ChannelFD)
 
 	err := run(cfg.ChannelFD)
