@@ -55,6 +55,8 @@ var table = []row{
 	{method: "GET", pattern: "/favicon-v3.ico", kind: pass, reason: "the web page's icon"},
 	{method: "GET", pattern: "/apple-touch-icon-v3.png", kind: pass, reason: "the web page's icon"},
 	{method: "GET", pattern: "/site.webmanifest", kind: pass, reason: "the web page's manifest"},
+	{method: "GET", pattern: "/web-app-manifest-192x192.png", kind: pass, reason: "the web page's icon"},
+	{method: "GET", pattern: "/web-app-manifest-512x512.png", kind: pass, reason: "the web page's icon"},
 	{method: "GET", pattern: "/social-share.png", kind: pass, reason: "the web page's picture"},
 	{method: "GET", pattern: "/{page...}", kind: pass, page: true, reason: "addresses inside the web page, asked for by a browser that navigates; OpenCode sees a request for /"},
 
