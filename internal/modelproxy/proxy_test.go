@@ -563,14 +563,6 @@ func TestAnswersAreCleaned(t *testing.T) {
 	}
 }
 
-func TestProxyOfTheEnvironmentIsUsed(t *testing.T) {
-	t.Parallel()
-	tr := modelproxy.NewTransport(time.Second)
-	if tr.Proxy == nil || tr.ResponseHeaderTimeout != time.Second {
-		t.Error("the default transport ignores the environment or the time-out")
-	}
-}
-
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	table, _ := modelproxy.LookupKnown("openai")
