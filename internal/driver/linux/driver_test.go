@@ -113,17 +113,3 @@ func sh(t testing.TB, d *linux.Driver, id, command string) string {
 	}
 	return strings.TrimSuffix(string(out), "\n")
 }
-
-func TestStart(t *testing.T) {
-	t.Parallel()
-	d := newDriver(t, nil)
-	began := time.Now()
-	if err := d.Create(t.Context(), driver.Spec{ID: "one", Image: hostImage(t)}); err != nil {
-		t.Fatal(err)
-	}
-	t.Log(time.Since(began))
-	for _, c := range []string{"id; pwd; ls -la / /dev /tmp /home/user /home/user/project", "cat /proc/mounts", "cat /proc/self/status", "git log --format='%an %ae %s %D'; git status",
-		"python3 -c 'print(1+1)'; node -e 'console.log(3)'; go version; cargo --version", "ip a; hostname; cat /proc/self/cgroup; ls /sys; ps aux", "echo hi > a; cat a; ls -la a; cat /proc/self/uid_map; ls -la /proc/1/"} {
-		t.Log(c, "\n", sh(t, d, "one", c))
-	}
-}
