@@ -66,12 +66,8 @@ func (c *Client) open(ctx context.Context, op, token string) (net.Conn, string, 
 		}
 		return nil, "", &Error{Code: CodeConnectionLost, Op: op, Message: "the sandbox's guest can't be reached: " + err.Error(), Hint: "is the sandbox running?", Err: err}
 	}
+	_ = conn.SetDeadline(time.Now().Add(greetingTimeout))
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	deadline := time.Now().Add(greetingTimeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	_ = conn.SetDeadline(deadline)
 	w, err := greet(conn, token)
 	if !stop() && ctx.Err() != nil {
 		err = ctx.Err()

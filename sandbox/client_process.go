@@ -147,8 +147,6 @@ func (c *Client) feed(ctx context.Context, id string, r io.Reader) {
 	if err != nil {
 		return
 	}
-	stop := context.AfterFunc(ctx, func() { _ = w.(*stdinWriter).conn.Close() })
-	defer stop()
 	_, _ = io.Copy(w, r)
 	_ = w.Close()
 }
@@ -399,16 +397,25 @@ func (c *Client) Stdin(ctx context.Context, id string) (io.WriteCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stdinWriter{conn: conn, w: NewFrameWriter(conn), r: NewFrameReader(conn)}, nil
+	w := &stdinWriter{conn: conn, w: NewFrameWriter(conn), answered: make(chan struct{})}
+	go func() {
+		_, _, w.answer = NewFrameReader(conn).Next()
+		close(w.answered)
+	}()
+	w.stop = context.AfterFunc(ctx, func() { _ = conn.Close() })
+	return w, nil
 }
 
-// stdinWriter sends frames; the guest answers only to the last, or with an error.
+// stdinWriter sends frames. The guest answers once: to the last of them, or with
+// an error at any time, after which it throws away what still comes.
 type stdinWriter struct {
-	mu     sync.Mutex
-	conn   net.Conn
-	w      *FrameWriter
-	r      *FrameReader
-	closed bool
+	mu       sync.Mutex
+	conn     net.Conn
+	w        *FrameWriter
+	closed   bool
+	stop     func() bool
+	answered chan struct{}
+	answer   error // valid once answered
 }
 
 func (s *stdinWriter) Write(b []byte) (int, error) {
@@ -419,15 +426,21 @@ func (s *stdinWriter) Write(b []byte) (int, error) {
 	}
 	done := 0
 	for done < len(b) {
+		select {
+		case <-s.answered:
+			return done, s.reason()
+		default:
+		}
 		part := b[done:min(len(b), done+MaxFrameBytes)]
 		if err := s.w.Write(FrameData, part); err != nil {
-			return done, s.reason(err)
+			return done, s.reason()
 		}
 		done += len(part)
 	}
 	return done, nil
 }
 
+// Close waits until the command has taken all that was written, or has ended.
 func (s *stdinWriter) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -435,27 +448,24 @@ func (s *stdinWriter) Close() error {
 		return nil
 	}
 	s.closed = true
+	defer s.stop()
 	defer s.conn.Close()
-	err := s.w.Write(FrameEnd, nil)
-	if err == nil {
-		// The answer comes when the command has taken all that was written.
-		_, _, err = s.r.Next()
+	if s.w.Write(FrameEnd, nil) == nil {
+		<-s.answered
+		if s.answer == nil {
+			return nil
+		}
 	}
-	if err == nil {
-		return nil
-	}
-	return s.reason(err)
+	return s.reason()
 }
 
 // reason prefers what the guest said over what the connection did.
-func (s *stdinWriter) reason(err error) error {
+func (s *stdinWriter) reason() error {
 	_ = s.conn.SetReadDeadline(time.Now().Add(time.Second))
+	<-s.answered
 	var e *Error
-	if errors.As(err, &e) {
+	if errors.As(s.answer, &e) {
 		return e
 	}
-	if _, _, rerr := s.r.Next(); errors.As(rerr, &e) {
-		return e
-	}
-	return &Error{Code: CodeConnectionLost, Op: "stdin", Message: "the connection to the sandbox broke", Err: err}
+	return &Error{Code: CodeConnectionLost, Op: "stdin", Message: "the connection to the sandbox broke", Err: s.answer}
 }

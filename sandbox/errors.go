@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 
@@ -94,6 +95,15 @@ func FileError(op string, err error) error {
 		}
 	}
 	e.Message = err.Error()
+	// The operation is said already.
+	var pe *fs.PathError
+	var le *os.LinkError
+	switch {
+	case errors.As(err, &pe):
+		e.Message = pe.Path + ": " + pe.Err.Error()
+	case errors.As(err, &le):
+		e.Message = le.Old + " → " + le.New + ": " + le.Err.Error()
+	}
 	return e
 }
 

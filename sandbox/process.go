@@ -221,7 +221,9 @@ type Processes interface {
 	Output(ctx context.Context, id string, opts OutputOptions) (Output, error)
 	// Stdin opens standard input for writing; Close gives the command its
 	// end-of-file. CodeStdinClosed when there is none (any more). One writer
-	// at a time: a new one takes over from the one before.
+	// at a time: a new one takes over from the one before. ctx covers the
+	// writer's whole life: when it ends, so do Write and Close, and standard
+	// input stays open.
 	Stdin(ctx context.Context, id string) (io.WriteCloser, error)
 	// Resize changes the size of a process's terminal.
 	Resize(ctx context.Context, id string, size TerminalSize) error

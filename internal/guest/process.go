@@ -157,6 +157,12 @@ func (s *stdin) close() {
 	}
 }
 
+func (s *stdin) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
 // take makes the caller the one writer; false when the input is closed. leave is
 // called when another one takes over.
 func (s *stdin) take(leave func()) bool {

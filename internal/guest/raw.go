@@ -121,6 +121,7 @@ func (s *server) serveWrite(conn *net.UnixConn, fw *fileWriter) {
 	defer fw.abort()
 	r, w := sandbox.NewFrameReader(conn), sandbox.NewFrameWriter(conn)
 	fail := func(err error) {
+		fw.abort() // before it is told
 		if w.WriteError(err) == nil {
 			_ = conn.CloseWrite()
 			_ = conn.SetReadDeadline(time.Now().Add(s.patience))

@@ -183,7 +183,7 @@ func (m *rpcMain) stdin(id string) (*sandbox.TokenReply, error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.stdin == nil {
+	if p.stdin == nil || p.stdin.isClosed() {
 		return nil, stdinClosed(p)
 	}
 	return m.token(func(c *net.UnixConn) { m.s.serveStdin(c, p) }, nil)
