@@ -144,8 +144,10 @@ var shellMark = regexp.MustCompile("!([\"'\\s]*`)")
 var replacement = regexp.MustCompile("\\$([`'&])")
 
 // neutralise changes a text so that OpenCode finds neither a command nor a file in
-// it, in whatever template it is put: a space parts the signs. To a model it says
-// the same.
+// it where a template has $ARGUMENTS or ends: a space parts the signs. To a model it
+// says the same. A template of the operator's that puts $1 right behind an exclamation
+// mark, or between backticks, is not covered; OpenCode has nothing to run or read
+// where it lives.
 func neutralise(text string) string {
 	text = replacement.ReplaceAllString(text, "$$ $1")
 	text = shellMark.ReplaceAllString(text, "! $1")
