@@ -55,8 +55,8 @@ func TestTools(t *testing.T) {
 	}
 }
 
-// TestBundle builds the bundle again from package-lock.json, tools.json and src,
-// after checking the types, and compares it with the committed one.
+// TestBundle builds the bundles again from package-lock.json, tools.json and src,
+// after checking the types, and compares them with the committed ones.
 func TestBundle(t *testing.T) {
 	t.Parallel()
 	skip := t.Skipf
@@ -78,10 +78,14 @@ func TestBundle(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "src"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Join(dir, "testdata", "seed"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	sources, err := fs.Glob(os.DirFS("."), "src/*.ts")
 	if err != nil || len(sources) == 0 {
 		t.Fatalf("no sources: %v", err)
 	}
+	sources = append(sources, "testdata/seed/seed.ts")
 	for _, name := range sources {
 		copyFile(t, name, filepath.Join(dir, name))
 	}
@@ -104,15 +108,21 @@ func TestBundle(t *testing.T) {
 	if out, err := run("node", "node_modules/typescript/bin/tsc", "--noEmit"); err != nil {
 		t.Errorf("types: %v\n%s", err, out)
 	}
-	if out, err := run("node", "build.mjs", "out.js"); err != nil {
+	if out, err := run("node", "build.mjs", "out"); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
-	built, err := os.ReadFile(filepath.Join(dir, "out.js"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(built, plugin.Bundle()) {
-		t.Error(`dist/tongs.js is not what src, tools.json and package-lock.json give: run "npm ci && npm run build" in plugin/ and commit it`)
+	for _, name := range []string{"dist/tongs.js", "testdata/seed/seed.js"} {
+		built, err := os.ReadFile(filepath.Join(dir, "out", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		committed, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(built, committed) {
+			t.Errorf(`%s is not what its source and package-lock.json give: run "npm ci && npm run build" in plugin/ and commit it`, name)
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func TestFlowKill(t *testing.T) {
 	if err := r.host.Detach(ctx); err != nil {
 		t.Fatal(err)
 	}
-	direct := &rig{t: t, host: r.host, machine: r.machine, boxes: r.boxes, project: r.project, direct: true}
+	direct := &rig{t: t, host: r.host, machine: r.machine, boxes: r.boxes, project: r.project, base: r.host.URL()}
 	parts = tools(direct.prompt(ctx, session, scripted, bash("cat file"), map[string]string{"text": "done"}))
 	if last := parts[len(parts)-1]; last.State.Status != "error" || !strings.Contains(last.State.Error, "No sandbox host") {
 		t.Fatalf("without a host: %+v", last)

@@ -19,18 +19,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/capnweb/httprpc"
 	"github.com/tongs-dev/tongs/internal/opencode"
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
 )
 
 // rig is the real OpenCode with the plugin, the scripted model and fake sandboxes.
 type rig struct {
-	t       *testing.T
-	host    *opencode.Host
-	machine *localMachine
-	boxes   *fakeSandboxes
-	project string
-	direct  bool // ask OpenCode's port, past the host
+	t          *testing.T
+	host       *opencode.Host
+	machine    *localMachine
+	boxes      *fakeSandboxes
+	project    string
+	bridgePort string
+	base       string // URL of OpenCode, if it is to be asked past the host
 
 	mu    sync.Mutex
 	conns []net.Conn // to the plugin
@@ -49,14 +52,14 @@ func newRig(t *testing.T, env map[string]string) *rig {
 	t.Cleanup(model.Close)
 	home, project := places(t)
 	ports := freePorts(t, 2)
-	r := &rig{t: t, machine: newLocalMachine(t), boxes: newFakeSandboxes(t), project: project}
+	r := &rig{t: t, machine: newLocalMachine(t), boxes: newFakeSandboxes(t), project: project, bridgePort: fmt.Sprint(ports[1])}
 	r.host = newHost(t, opencode.HostConfig{
 		Machine: func(ctx context.Context) (opencode.Machine, error) {
 			m, err := r.machine.connect(ctx)
 			if err != nil {
 				return nil, err
 			}
-			return &watchedMachine{m, r, fmt.Sprint(ports[1])}, nil
+			return &watchedMachine{m, r, r.bridgePort}, nil
 		},
 		Content: testContent(model.URL), Sandboxes: r.boxes, Models: []opencode.Model{{Provider: "tongs", ID: "scripted"}},
 		Binary: binary, Home: home, Project: project, Port: ports[0], BridgePort: ports[1], Env: env, Logger: testLogger(t),
@@ -142,15 +145,15 @@ func (r *rig) try(ctx context.Context, method, path string, in, out any) error {
 		}
 		body = bytes.NewReader(text)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, r.host.URL()+path, body)
+	base, client := r.base, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	if base == "" {
+		base, client = r.host.URL(), r.host.Client()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, base+path, body)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	client := r.host.Client()
-	if r.direct {
-		client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	}
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
@@ -602,6 +605,60 @@ func TestFlow(t *testing.T) {
 		}
 		if !strings.Contains(text, "Working directory: "+r.project) || !strings.Contains(text, "Is directory a git repo: yes") {
 			t.Errorf("system prompt: %.2000s", text)
+		}
+	})
+
+	t.Run("the plugin lets nobody in but the host", func(t *testing.T) {
+		token, err := os.ReadFile(filepath.Join(filepath.Dir(r.project), ".tongs", "bridge.token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if st, err := os.Stat(filepath.Join(filepath.Dir(r.project), ".tongs", "bridge.token")); err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("the token's file: %v, %v", st.Mode(), err)
+		}
+		bearer := "Bearer " + strings.TrimSpace(string(token))
+		for name, tc := range map[string]struct {
+			header http.Header
+			status int
+		}{
+			"no token":         {http.Header{}, http.StatusUnauthorized},
+			"another token":    {http.Header{"Authorization": {"Bearer " + strings.Repeat("0", 64)}}, http.StatusUnauthorized},
+			"a browser's page": {http.Header{"Authorization": {bearer}, "Origin": {"http://localhost"}}, http.StatusForbidden},
+			"no WebSocket":     {http.Header{"Authorization": {bearer}}, http.StatusUpgradeRequired},
+		} {
+			req, err := http.NewRequestWithContext(ctx, "GET", "http://127.0.0.1:"+r.bridgePort, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = tc.header
+			resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != tc.status {
+				t.Errorf("%s: status %d, want %d", name, resp.StatusCode, tc.status)
+			}
+		}
+		// A newer connection with the token takes over, and the older one is closed.
+		newer, err := httprpc.Dial(ctx, "ws://127.0.0.1:"+r.bridgePort, &httprpc.DialOptions{Header: http.Header{"Authorization": {bearer}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer newer.Close(nil)
+		hello, err := capnweb.Call[map[string]any](ctx, newer.Main(), "hello")
+		if err != nil || hello["pid"] != float64(r.machine.pid()) {
+			t.Errorf("hello: %v, %v", hello, err)
+		}
+		// The bridge was the older one. It comes back, and is then the newer one.
+		select {
+		case <-newer.Done():
+		case <-ctx.Done():
+			t.Error("the older connection was not closed")
+		}
+		session := r.session(ctx, "", map[string]any{})
+		if parts := tools(r.prompt(ctx, session, scripted, bash("echo back"), map[string]string{"text": "done"})); len(parts) != 1 || parts[0].State.Output != "back\n" {
+			t.Errorf("parts %+v", parts)
 		}
 	})
 

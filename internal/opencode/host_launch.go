@@ -55,6 +55,10 @@ func (h *Host) bring(ctx context.Context) (*launched, error) {
 		return nil, startupError(ctx, "its files cannot be written in the agent host", err)
 	}
 
+	if err := h.checkShell(ctx, m); err != nil {
+		return nil, err
+	}
+
 	info, err := m.Get(ctx, processID)
 	if err != nil && sandbox.CodeOf(err) != sandbox.CodeProcessNotFound {
 		return nil, startupError(ctx, "the agent host cannot be asked for it", err)
@@ -200,6 +204,28 @@ func (h *Host) putFiles(ctx context.Context, m Machine) error {
 		if _, err := m.WriteFile(ctx, f.name, f.data, sandbox.WriteOptions{Mode: f.mode}); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkShell holds that the shell of the configuration, which is to refuse every
+// command, is there: if it is not, OpenCode takes another one without a word.
+func (h *Host) checkShell(ctx context.Context, m Machine) error {
+	var content struct {
+		Shell string `json:"shell"`
+	}
+	if err := json.Unmarshal(h.cfg.Content, &content); err != nil {
+		return startupError(ctx, "its configuration is not JSON", err)
+	}
+	if content.Shell == "" {
+		return nil
+	}
+	info, err := m.Stat(ctx, content.Shell)
+	if err == nil && (info.Type != sandbox.TypeFile || info.Mode&0o111 == 0) {
+		err = errors.New("it is not an executable file")
+	}
+	if err != nil {
+		return startupError(ctx, "the shell that refuses commands, "+content.Shell+", is not in the agent host", err)
 	}
 	return nil
 }

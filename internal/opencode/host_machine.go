@@ -18,5 +18,8 @@ type Machine interface {
 	Output(ctx context.Context, id string, opts sandbox.OutputOptions) (sandbox.Output, error)
 	WriteFile(ctx context.Context, path string, data []byte, opts sandbox.WriteOptions) (*sandbox.FileInfo, error)
 	Mkdir(ctx context.Context, path string, parents bool) error
+	Stat(ctx context.Context, path string) (*sandbox.FileInfo, error)
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
 }
+
+var _ Machine = (*sandbox.Client)(nil)

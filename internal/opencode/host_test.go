@@ -192,6 +192,20 @@ func TestStartFails(t *testing.T) {
 	}
 }
 
+func TestStartNeedsTheShell(t *testing.T) {
+	t.Parallel()
+	for shell, ok := range map[string]bool{"/bin/false": true, "/no/such/shell": false, "/etc/passwd": false} {
+		t.Run(shell, func(t *testing.T) {
+			t.Parallel()
+			h := fakeHost(t, newLocalMachine(t), "", func(c *opencode.HostConfig) { c.Content = []byte(`{"shell":"` + shell + `"}`) })
+			_, err := h.Start(deadline(t, 30*time.Second))
+			if ok != (err == nil) || !ok && (sandbox.CodeOf(err) != opencode.CodeStartup || !strings.Contains(err.Error(), shell)) {
+				t.Errorf("with shell %s: %v", shell, err)
+			}
+		})
+	}
+}
+
 func TestOnStartFails(t *testing.T) {
 	t.Parallel()
 	m := newLocalMachine(t)

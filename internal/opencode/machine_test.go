@@ -257,6 +257,14 @@ func (c *localConn) Mkdir(_ context.Context, path string, parents bool) error {
 	return sandbox.FileError("mkdir", os.MkdirAll(path, 0o777))
 }
 
+func (c *localConn) Stat(_ context.Context, path string) (*sandbox.FileInfo, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, sandbox.FileError("stat", err)
+	}
+	return &sandbox.FileInfo{Type: sandbox.TypeFile, Mode: uint32(st.Mode().Perm())}, nil
+}
+
 func (c *localConn) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := c.alive(); err != nil {
 		return nil, err
