@@ -163,7 +163,7 @@ func TestEachKnownProvider(t *testing.T) {
 				if strings.Contains(tc.send, "?") {
 					sep = "&"
 				}
-				resp, body := send(t, "POST", srv.URL+"/"+known.ID+tc.send+sep+"key="+modelproxy.Placeholder, `{"model":"m"}`,
+				resp, body := send(t, "POST", srv.URL+"/"+known.ID+tc.send+sep+"key="+modelproxy.Placeholder+"&other="+modelproxy.Placeholder, `{"model":"m"}`,
 					"Authorization: Bearer "+modelproxy.Placeholder, "x-api-key: "+modelproxy.Placeholder, "x-goog-api-key: "+modelproxy.Placeholder,
 					"api-key: "+modelproxy.Placeholder, "Cookie: a="+modelproxy.Placeholder, "X-Odd: "+modelproxy.Placeholder,
 					"anthropic-version: 2023-06-01", "Content-Type: application/json")

@@ -42,8 +42,8 @@ func (up *upstream) rewrite(pr *httputil.ProxyRequest) {
 		}
 	}
 	query := out.URL.Query()
-	for name := range query {
-		if queryAuth[strings.ToLower(name)] {
+	for name, values := range query {
+		if queryAuth[strings.ToLower(name)] || strings.Contains(strings.Join(values, " "), Placeholder) {
 			query.Del(name)
 		}
 	}

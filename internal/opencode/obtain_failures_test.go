@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/exec"
@@ -131,6 +132,31 @@ func TestObtainFailures(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A registry's password, which may be in its URL, is sent and never shown.
+func TestObtainPasswordInURL(t *testing.T) {
+	t.Parallel()
+	var user, password string
+	reg := newRegistry(t, func(w http.ResponseWriter, r *http.Request, _ int64) bool {
+		user, password, _ = r.BasicAuth()
+		return false
+	})
+	good := reg.URL
+	reg.URL = strings.Replace(good, "//", "//me:s3cret@", 1)
+	o := reg.options(t)
+	var logs bytes.Buffer
+	o.Logger = slog.New(slog.NewTextHandler(&logs, nil))
+	if _, err := opencode.Obtain(t.Context(), o); err != nil || user != "me" || password != "s3cret" {
+		t.Errorf("%v; the registry got %q and %q", err, user, password)
+	}
+	reg.Close()
+	o.Home = t.TempDir()
+	_, err := opencode.Obtain(t.Context(), o)
+	wantCode(t, err, opencode.CodeRegistryUnreachable)
+	if all := err.Error() + logs.String(); strings.Contains(all, "s3cret") || logs.Len() == 0 {
+		t.Errorf("the password is shown: %s", all)
 	}
 }
 
