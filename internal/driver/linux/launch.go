@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -277,6 +278,9 @@ func spawnError(err error) error {
 		e.Hint = "in a container, give it --privileged; else see `sysctl kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns vm.memfd_noexec`; `tongs doctor` tells more"
 	case errors.Is(err, unix.EINVAL):
 		e.Hint = "this kernel lacks a kind of namespace; `tongs doctor` says which"
+	case errors.Is(err, unix.ENOEXEC):
+		e.Code, e.Op, e.Message = driver.CodeGuestFailed, "start guest", "the guest binary is no program for this machine: "+err.Error()
+		e.Hint = "build it for this machine: CGO_ENABLED=0 go build ./cmd/tongs-guest"
 	default:
 		return driver.Wrap("start guest", err)
 	}
@@ -336,7 +340,7 @@ func ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("no answer: %w", context.Cause(ctx))
 	}
-	if err == nil {
+	if err == nil || errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) {
 		return errors.New("it died before it was ready")
 	}
 	return err

@@ -350,10 +350,9 @@ func TestGuestDies(t *testing.T) {
 			d := newDriver(t, func(c *linux.Config) { c.Guest = &driver.Guest{Path: p} })
 			err := d.Create(t.Context(), driver.Spec{ID: "one", Image: hostImage(t)})
 			var e *sandbox.Error
-			if !errors.As(err, &e) {
-				t.Errorf("got %v", err)
+			if !errors.As(err, &e) || e.Code != driver.CodeGuestFailed || e.Hint == "" {
+				t.Errorf("got %#v", err)
 			}
-			t.Log(err)
 			if left, err := d.Leaks(t.Context()); err != nil || len(left) != 0 {
 				t.Errorf("left: %v, %v", left, err)
 			}
