@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"internal/opencode":    {"plugin", "internal/modelproxy", "sandbox", "capnweb", "capnweb/httprpc"},
 	"internal/gateway":     {"internal/opencode", "internal/fleet", "sandbox", "capnweb"},
 
+	"internal/e2e": {}, // tests only, through the public faces
 	"internal/cli": {"", "internal/...", "plugin", "sandbox", "capnweb"},
 	"cmd":          {"", "internal/cli", "internal/guest", "internal/driver/...", "sandbox"},
 }

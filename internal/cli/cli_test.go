@@ -98,7 +98,7 @@ func TestMistakes(t *testing.T) {
 			if !regexp.MustCompile(test.want).MatchString(stderr) {
 				t.Errorf("stderr lacks %q:\n%s", test.want, stderr)
 			}
-			if strings.Count(stderr, "tongs: ") > 1 {
+			if strings.Count("\n"+stderr, "\ntongs: ") > 1 {
 				t.Errorf("more than one message:\n%s", stderr)
 			}
 		})

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os/exec"
+	"text/tabwriter"
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
@@ -18,7 +20,7 @@ type doctorCommand struct {
 
 // Help is the long help text.
 func (doctorCommand) Help() string {
-	return `Looks at everything that "tongs up" needs, and changes nothing.
+	return `Looks at everything that "tongs up" needs, makes one sandbox, and leaves nothing behind.
 
 EXIT STATUS
   0  sandboxes work here; warnings say what could be better
@@ -34,7 +36,7 @@ func (c *doctorCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	findings := examine(ctx, cfg, s)
+	findings := examine(ctx, cfg)
 	failed := false
 	for _, f := range findings {
 		failed = failed || f.Level == driver.Failure
@@ -44,11 +46,15 @@ func (c *doctorCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 			return err
 		}
 	} else {
+		table := tabwriter.NewWriter(s.stdout, 0, 0, 2, ' ', 0)
 		for _, f := range findings {
-			fmt.Fprintf(s.stdout, "%-8s %-20s %s\n", f.Level, f.Name, f.Detail)
+			fmt.Fprintf(table, "%s\t%s\t%s\n", f.Level, f.Name, f.Detail)
 			if f.Cure != "" {
-				fmt.Fprintf(s.stdout, "%-8s %-20s → %s\n", "", "", f.Cure)
+				fmt.Fprintf(table, "\t\t→ %s\n", f.Cure)
 			}
+		}
+		if err := table.Flush(); err != nil {
+			return err
 		}
 	}
 	if failed {
@@ -57,7 +63,7 @@ func (c *doctorCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 	return nil
 }
 
-func examine(ctx context.Context, cfg *Config, s *streams) []driver.Finding {
+func examine(ctx context.Context, cfg *Config) []driver.Finding {
 	var findings []driver.Finding
 	add := func(name string, level driver.Level, detail, cure string) {
 		findings = append(findings, driver.Finding{Name: name, Level: level, Detail: detail, Cure: cure})
@@ -68,7 +74,7 @@ func examine(ctx context.Context, cfg *Config, s *streams) []driver.Finding {
 	}
 	add("home", driver.OK, cfg.Home, "")
 
-	d, err := newDriver(cfg, cfg.logger(s.stderr))
+	d, err := newDriver(cfg, slog.New(slog.DiscardHandler)) // the findings say it all
 	if err != nil {
 		add("sandboxes", driver.Failure, err.Error(), "")
 	} else {

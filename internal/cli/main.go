@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 
 	"github.com/alecthomas/kong"
-
-	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // Exit statuses of every command. Each command's help repeats those it can end with.
@@ -87,10 +84,9 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	return status(stderr, parsed.Run())
 }
 
-// status prints err with its cure and turns it into an exit status.
+// status prints err, whose text says what to do, and turns it into an exit status.
 func status(stderr io.Writer, err error) int {
 	var usage usageError
-	var coded *sandbox.Error
 	switch {
 	case err == nil:
 		return exitOK
@@ -98,9 +94,6 @@ func status(stderr io.Writer, err error) int {
 		return exitFailure
 	}
 	fmt.Fprintf(stderr, "tongs: %v\n", err)
-	if errors.As(err, &coded) && coded.Hint != "" && !strings.Contains(err.Error(), coded.Hint) {
-		fmt.Fprintf(stderr, "  %s\n", coded.Hint)
-	}
 	if errors.As(err, &usage) {
 		return exitUsage
 	}

@@ -82,7 +82,7 @@ func TestAttach(t *testing.T) {
 	term := openTerminal(t, append(environ(s.home), "HOME="+t.TempDir(), "OPENCODE_DISABLE_AUTOUPDATE=1"), binary, "attach", s.url)
 	term.await("Ask anything")
 	term.typeText("Write a Node.js script random.js that prints a random number between 0 and 100, run it, tell me the number and show me the file.", "Enter")
-	seen := term.await("$ node", "Math.random")
+	seen := term.await("$ node random.js", "printed the random number")
 	if dir := os.Getenv("TONGS_TEST_ARTIFACTS"); dir != "" {
 		if err := os.WriteFile(filepath.Join(dir, "attach.txt"), []byte(seen), 0o644); err != nil {
 			t.Error(err)

@@ -54,7 +54,7 @@ func TestService(t *testing.T) {
 			{"text": "the child is done"},
 		})
 		p := s.one(session, "tongs/scripted", "task", map[string]any{
-			"description": "read a file", "subagent_type": "general", "prompt": "```tongs-script\n" + string(script) + "\n```"})
+			"description": "read a file", "subagent_type": "general", "prompt": string(script)})
 		if p.State.Status != "completed" {
 			t.Fatalf("task: %s %s", p.State.Status, p.State.Error)
 		}

@@ -164,6 +164,7 @@ func Configure(o ConfigureOptions) (*Configured, error) {
 		return nil, err
 	}
 	c.logins()
+	c.defaults()
 	c.enforce()
 	c.checkModels()
 	if c.result.Content, err = encode(c.out); err != nil {

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+
+	"github.com/tongs-dev/tongs/internal/modelproxy"
 )
 
 // deniedTools are tools, and the permissions of tools, that act from the agent
@@ -217,6 +219,36 @@ func deny(v any) *object {
 		o.put(tool, "deny")
 	}
 	return o
+}
+
+// defaults sets what the operator has left open and OpenCode would decide otherwise.
+func (c *configuration) defaults() {
+	// OpenCode asks before a tool leaves the project. What is outside it here is the rest of the
+	// session's own sandbox, and a question to nobody would stop the turn. Rules of the operator
+	// come behind it and win.
+	v, _ := c.out.get("permission")
+	rules := newObject("external_directory", "allow")
+	for _, m := range asRules(v).members {
+		rules.put(m.name, m.value)
+	}
+	c.out.put("permission", rules)
+
+	// Who asks for the scripted model and has set up no other one means to use it.
+	if c.o.Scripted == "" {
+		return
+	}
+	for _, p := range c.result.Providers {
+		known, _ := modelproxy.LookupKnown(p.ID)
+		keyless := known.PublicKey != "" && known.PublicKey == p.Key.Reveal()
+		if p.ID != ScriptedProvider && !keyless {
+			return
+		}
+	}
+	for _, name := range []string{"model", "small_model"} {
+		if _, ok := c.out.get(name); !ok {
+			c.out.put(name, ScriptedProvider+"/"+ScriptedModel)
+		}
+	}
 }
 
 // enforce sets what holds whatever the operator says.

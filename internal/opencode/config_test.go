@@ -198,8 +198,8 @@ func TestConfigureKeepsTheOrderOfRules(t *testing.T) {
 	for _, words := range [][]string{
 		{`"agent":`, `"*":"allow"`, `"webfetch":"deny"`, `"y":`},
 		{`"y":`, `"tools":{"bash":false}`, `"webfetch":"deny"`, `"plain":{"prompt":"p"}`},
-		{`"mode":`, `"*":"allow"`, `"webfetch":"deny"`, `"permission":{"z"`},
-		{`"permission":{"z":"ask"`, `"bash":{"rm *":"deny","git *":"allow","*":"ask"}`, `"*":"allow"`, `"a":"ask"`, `"webfetch":"deny"`, `"websearch":"deny"`},
+		{`"mode":`, `"*":"allow"`, `"webfetch":"deny"`, `"permission":{"external_directory":"allow","z"`},
+		{`"permission":{"external_directory":"allow","z":"ask"`, `"bash":{"rm *":"deny","git *":"allow","*":"ask"}`, `"*":"allow"`, `"a":"ask"`, `"webfetch":"deny"`, `"websearch":"deny"`},
 	} {
 		rest := text
 		for _, w := range words {
@@ -403,6 +403,36 @@ func TestConfigureScripted(t *testing.T) {
 	}
 	if diff := cmp.Diff([]any{"tongs"}, got["enabled_providers"]); diff != "" {
 		t.Errorf("enabled (-want +got):\n%s", diff)
+	}
+}
+
+// What the operator has left open: paths outside the project are in the same sandbox, and the scripted
+// model is the default of whoever has asked for it and set up no other.
+func TestConfigureDefaults(t *testing.T) {
+	t.Parallel()
+	for _, tc := range []struct {
+		name, file       string
+		keys             map[string]string
+		model, directory any
+	}{
+		{"nothing set", `{}`, nil, "tongs/scripted", "allow"},
+		{"an own model", `{"model": "opencode/big-pickle"}`, nil, "opencode/big-pickle", "allow"},
+		{"a key", `{}`, map[string]string{"groq": "gsk-0123456789"}, nil, "allow"},
+		{"an own rule", `{"permission": {"external_directory": "ask"}}`, nil, "tongs/scripted", "ask"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			o := configFile(t, tc.file)
+			o.Scripted, o.Keys = "http://127.0.0.1:4321/v1", tc.keys
+			c, err := opencode.Configure(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := content(t, c)
+			if got["model"] != tc.model || at(got, "permission", "external_directory") != tc.directory {
+				t.Errorf("model %v, external_directory %v, want %v and %v", got["model"], at(got, "permission", "external_directory"), tc.model, tc.directory)
+			}
+		})
 	}
 }
 
