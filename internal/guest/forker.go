@@ -33,10 +33,19 @@ func newThreadForker(tasks []int) (*threadForker, error) {
 }
 
 func (t *threadForker) loop(tasks []int, ready chan<- error) {
-	defer close(t.done)
 	// Never unlocked: the thread ends with the goroutine, since no other one
 	// may run in these groups.
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// Not the first thread: by that one the kernel judges to which group
+		// the whole process belongs when memory is short. While it is held
+		// here, another goroutine gets another thread.
+		other := make(chan error)
+		go t.loop(tasks, other)
+		ready <- <-other
+		runtime.UnlockOSThread()
+		return
+	}
 	for _, fd := range tasks {
 		// "0" is the writing thread.
 		if _, err := unix.Write(fd, []byte("0")); err != nil {
@@ -45,6 +54,7 @@ func (t *threadForker) loop(tasks []int, ready chan<- error) {
 		}
 	}
 	ready <- nil
+	defer close(t.done)
 	for f := range t.work {
 		f()
 	}
