@@ -73,7 +73,7 @@ func (h *Host) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	models := append(slices.Clone(families), h.cfg.Models...)
+	models := slices.Concat(families, h.cfg.Models, namedModels(h.cfg.Content))
 	checked := map[Model]bool{}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(4)
@@ -95,6 +95,36 @@ func (h *Host) check(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// maxNamed bounds how many models of a configuration are checked. OpenCode goes
+// by patterns in their ids, and families has one of each.
+const maxNamed = 32
+
+// namedModels are the models that a configuration names, sorted.
+func namedModels(content []byte) []Model {
+	var config struct {
+		Model    string `json:"model"`
+		Small    string `json:"small_model"`
+		Provider map[string]struct {
+			Models map[string]json.RawMessage `json:"models"`
+		} `json:"provider"`
+	}
+	if json.Unmarshal(content, &config) != nil {
+		return nil
+	}
+	var models []Model
+	for _, name := range []string{config.Model, config.Small} {
+		if provider, id, ok := strings.Cut(name, "/"); ok {
+			models = append(models, Model{provider, id})
+		}
+	}
+	for _, provider := range slices.Sorted(maps.Keys(config.Provider)) {
+		for _, id := range slices.Sorted(maps.Keys(config.Provider[provider].Models)) {
+			models = append(models, Model{provider, id})
+		}
+	}
+	return models[:min(len(models), maxNamed)]
 }
 
 func notOurs(message, hint string) error {

@@ -2,6 +2,7 @@ package opencode
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,6 +92,17 @@ func TestCheckTools(t *testing.T) {
 	}
 	if err := checkTools(model, append([]offered{builtin("webfetch")}, good...), ours, append(agents, agent{Name: "loose"})); err == nil || !strings.Contains(err.Error(), "loose") {
 		t.Errorf("one agent is not denied it: %v", err)
+	}
+}
+
+func TestNamedModels(t *testing.T) {
+	t.Parallel()
+	got := namedModels([]byte(`{"model":"a/b/c","small_model":"odd","provider":{"p":{"models":{"y":{},"x":null}},"o":{}}}`))
+	if want := []Model{{"a", "b/c"}, {"p", "x"}, {"p", "y"}}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := namedModels([]byte(`[]`)); got != nil {
+		t.Errorf("%v", got)
 	}
 }
 

@@ -24,14 +24,15 @@ type HostConfig struct {
 	// called again whenever the one it gave is broken.
 	Machine func(ctx context.Context) (Machine, error)
 
-	// Content is OpenCode's configuration, as JSON, with everything enforced.
+	// Content is OpenCode's configuration, as JSON, with everything enforced. At
+	// most 120 KiB.
 	Content []byte
 
 	// Sandboxes gives the sandboxes of sessions to the bridge.
 	Sandboxes Sandboxes
 
-	// Models are checked, in addition to one of each family that OpenCode
-	// treats differently, for tools that are not ours.
+	// Models are checked for tools that are not ours, in addition to those that
+	// Content names and to one of each family that OpenCode treats differently.
 	Models []Model
 
 	// OnStart is called, and awaited, once for each OpenCode that was really
@@ -113,6 +114,10 @@ func (p *Process) Wait(ctx context.Context) (sandbox.Exit, error) {
 	return p.host.waitProcess(ctx, p.PID)
 }
 
+// maxContentBytes bounds the configuration: Linux takes at most 128 KiB for one
+// variable of the environment.
+const maxContentBytes = 120 << 10
+
 // processID names OpenCode among the processes of the agent host.
 const processID = "opencode"
 
@@ -152,6 +157,10 @@ func NewHost(cfg HostConfig) (*Host, error) {
 	const op = "run OpenCode"
 	if cfg.Machine == nil || len(cfg.Content) == 0 || cfg.Sandboxes == nil {
 		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, op, "Machine, Content and Sandboxes have to be set", "")
+	}
+	if len(cfg.Content) > maxContentBytes {
+		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("OpenCode's configuration is %d bytes long and may have %d, since it is passed in the environment", len(cfg.Content), maxContentBytes),
+			"take out what is not used, such as models")
 	}
 	if _, err := plugin.Tools(); err != nil {
 		return nil, err

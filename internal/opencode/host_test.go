@@ -264,6 +264,39 @@ func TestCrashIsRepaired(t *testing.T) {
 	}
 }
 
+func TestReplacedAgentHost(t *testing.T) {
+	t.Parallel()
+	m := newLocalMachine(t)
+	h := fakeHost(t, m, "", nil)
+	ctx := deadline(t, 40*time.Second)
+	first, err := h.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.replace()
+	for h.Health().Restarts == 0 {
+		if ctx.Err() != nil {
+			t.Fatal("nobody noticed that the agent host is a new one")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	second, err := h.Ready(ctx)
+	if err != nil || second.Process.PID == first.Process.PID {
+		t.Errorf("%+v, %v", second, err)
+	}
+	if _, err := get(t, ctx, h, "/echo"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConfigTooLong(t *testing.T) {
+	t.Parallel()
+	_, err := opencode.NewHost(opencode.HostConfig{Machine: newLocalMachine(t).connect, Sandboxes: noSandboxes{}, Content: make([]byte, 200<<10)})
+	if sandbox.CodeOf(err) != sandbox.CodeInvalidArgument || !strings.Contains(err.Error(), "204800") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestTakeOver(t *testing.T) {
 	t.Parallel()
 	m := newLocalMachine(t)

@@ -87,6 +87,19 @@ func (m *localMachine) heal() {
 	m.breaks = make(chan struct{})
 }
 
+// replace gives the machine a new life: no process of the old one is known.
+func (m *localMachine) replace() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, p := range m.processes {
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.done
+		delete(m.processes, id)
+	}
+	close(m.breaks)
+	m.breaks = make(chan struct{})
+}
+
 func lost() error {
 	return sandbox.Errf(sandbox.CodeConnectionLost, "test", "the connection was cut", "")
 }
