@@ -24,8 +24,9 @@ const (
 	lastSlot  = 28671
 )
 
-// idRanges hands out ranges. A range in use is a file in dir, named by its number, that holds the
-// sandbox's id; making that file is what takes the range, so two processes never take the same one.
+// idRanges hands out ranges. A range in use is a symbolic link in dir, named by its number, that "leads"
+// to the sandbox's id; making it is one step, and is what takes the range, so two processes never take
+// the same one.
 type idRanges struct {
 	dir   string
 	start int // where this home begins to look, so that two homes rarely share ranges
@@ -96,15 +97,6 @@ func (r *idRanges) avoid(file string, first, count int) error {
 func (r *idRanges) take(id string) (uint32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	tmp, err := os.CreateTemp(r.dir, ".new-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.WriteString(id)
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return 0, err
-	}
 	slot := r.last
 	for range lastSlot - firstSlot + 1 {
 		if slot++; slot > lastSlot {
@@ -113,7 +105,7 @@ func (r *idRanges) take(id string) (uint32, error) {
 		if r.taken[slot] {
 			continue
 		}
-		err := os.Link(tmp.Name(), filepath.Join(r.dir, strconv.Itoa(slot)))
+		err := os.Symlink(id, filepath.Join(r.dir, strconv.Itoa(slot)))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return 0, err
 		}
@@ -135,14 +127,14 @@ func (r *idRanges) release(id string, base uint32) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := filepath.Join(r.dir, strconv.Itoa(slot))
-	owner, err := os.ReadFile(p)
+	owner, err := os.Readlink(p)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if string(owner) != id {
+	if owner != id {
 		return nil
 	}
 	if err := os.Remove(p); err != nil {
@@ -164,8 +156,8 @@ func (r *idRanges) owners() (map[uint32]string, error) {
 		if err != nil || slot < firstSlot || slot > lastSlot {
 			continue
 		}
-		if id, err := os.ReadFile(filepath.Join(r.dir, e.Name())); err == nil {
-			all[uint32(slot)*rangeSize] = string(id)
+		if id, err := os.Readlink(filepath.Join(r.dir, e.Name())); err == nil {
+			all[uint32(slot)*rangeSize] = id
 		}
 	}
 	return all, nil

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
@@ -81,24 +82,21 @@ func readGuest(dir string) (guestRecord, bool, error) {
 	return g, true, nil
 }
 
-// writeJSON replaces a file in one step: a reader sees the old one or the new one.
+// writeJSON writes a file that nobody reads before more has happened: the record of a sandbox before its
+// directory gets its name, the record of a guest before that is let go.
 func writeJSON(dir, name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	tmp := filepath.Join(dir, "."+name)
-	if err := os.WriteFile(tmp, append(data, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, filepath.Join(dir, name))
+	return os.WriteFile(filepath.Join(dir, name), append(data, '\n'), 0o600)
 }
 
 // bootID names the time since the kernel started.
-func bootID() (string, error) {
+var bootID = sync.OnceValues(func() (string, error) {
 	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return string(bytes.TrimSpace(data)), err
-}
+})
 
 // exiting is the flag of field 9 of /proc/PID/stat that a process has from the moment it begins to end.
 const exiting = 0x4

@@ -13,6 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// maxProcs is how many processors a guest uses at the most: there are many guests on a machine.
+const maxProcs = 4
+
 // channelSeconds is how long the driver may take from starting this process to sending the plan.
 const channelSeconds = 30
 
@@ -78,7 +81,12 @@ func run(channel int) error {
 	if err := scratch(plan); err != nil {
 		return err
 	}
-	return dropPrivileges()
+	if err := dropPrivileges(); err != nil {
+		return err
+	}
+	// The driver starts it with one, to have fewer threads to drop privileges in.
+	runtime.GOMAXPROCS(min(runtime.NumCPU(), maxProcs))
+	return nil
 }
 
 // receive waits for the plan and its descriptors.
