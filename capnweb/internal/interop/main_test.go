@@ -47,19 +47,28 @@ func jsCases(t *testing.T, n *interop.Node, version string) []jsCase {
 	return list
 }
 
-// runJS has node run one case and checks the tables on node's side.
-func runJS(t *testing.T, n *interop.Node, how string, args map[string]any) {
+// runJS has node run one case and checks the tables: of node's sides, and, by
+// ours, of our own sides, while the connection is still there.
+func runJS(t *testing.T, n *interop.Node, how string, args map[string]any, ours func()) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), caseTime)
 	defer cancel()
+	defer func() {
+		if err := n.Do(ctx, "close", args, nil); err != nil {
+			t.Errorf("closing the connection: %v", err)
+		}
+	}()
 	sides := map[string]tables{}
 	if err := n.Do(ctx, how, args, &sides); err != nil {
-		t.Fatal(err)
+		t.Error(err)
 	}
 	for side, got := range sides {
 		if got != idle {
 			t.Errorf("the %s's tables after the case: %+v, want %+v", side, got, idle)
 		}
+	}
+	if ours != nil && !t.Failed() {
+		ours()
 	}
 }
 
@@ -73,9 +82,9 @@ func TestReferenceAgainstItself(t *testing.T) {
 				t.Run(c.Name, func(t *testing.T) {
 					id := fmt.Sprintf("self-%s-%d", version, i)
 					address := fmt.Sprintf("127.0.0.1:%d/%s?id=%s", server.Port, version, id)
-					runJS(t, client, "case", map[string]any{"lib": version, "name": c.Name, "url": "ws://" + address})
+					runJS(t, client, "case", map[string]any{"lib": version, "name": c.Name, "url": "ws://" + address, "session": id}, nil)
 					if c.Batch {
-						runJS(t, client, "batch", map[string]any{"lib": version, "name": c.Name, "url": "http://" + address})
+						runJS(t, client, "batch", map[string]any{"lib": version, "name": c.Name, "url": "http://" + address}, nil)
 					}
 				})
 			}

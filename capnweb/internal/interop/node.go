@@ -135,8 +135,9 @@ func (n *Node) Do(ctx context.Context, command string, args map[string]any, out 
 	id := n.last
 	c := make(chan answer, 1)
 	n.waiting[id] = c
-	line := map[string]any{"id": id, "do": command}
+	line := map[string]any{}
 	maps.Copy(line, args)
+	line["id"], line["do"] = id, command
 	b, err := json.Marshal(line)
 	if err == nil {
 		_, err = n.stdin.Write(append(b, '\n'))

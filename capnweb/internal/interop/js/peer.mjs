@@ -3,13 +3,16 @@
 // (first line out), and runs the cases of cases.mjs against a URL it is told.
 //
 //   {"id":1,"do":"list","lib":"0.8.0"}                         the cases that version can do
-//   {"id":2,"do":"case","lib":"0.8.0","name":"call","url":…}   run one over a WebSocket
+//   {"id":2,"do":"case","lib":"0.8.0","name":"call","url":…,"session":"x"}
+//                                                              run one over a WebSocket, which stays open
 //   {"id":3,"do":"batch","lib":…,"name":…,"url":…}             run one over an HTTP batch
 //   {"id":4,"do":"stock","lib":…,"name":…,"url":…}             run one through newWebSocketRpcSession(url)
-//   {"id":5,"do":"relayed","lib":…,"target":"0.12.0","name":…,"client":…,"server":…}
+//   {"id":5,"do":"relayed","lib":…,"target":"0.12.0","name":…,"client":…,"server":…,"session":"x"}
 //                                                              run one through a relay of two sockets
-//   {"id":6,"do":"served","session":"x"}                       tables of the session served as ?id=x, once idle
-//   {"id":7,"do":"hangUp","session":"x"}                       close it
+//   {"id":6,"do":"close","session":"x"}                        close what 2 or 5 left open
+//   {"id":7,"do":"served","session":"x"}                       tables of the session served as ?id=x, once idle
+//   {"id":8,"do":"broken","lib":…,"url":…,"session":"x"}         call hang() and wait until the session breaks
+//   {"id":9,"do":"hangUp","session":"x"}                       close that
 import http from "node:http";
 import readline from "node:readline";
 import WebSocket, { WebSocketServer } from "ws";
@@ -19,7 +22,8 @@ import { dial, idle, library, over } from "./session.mjs";
 
 globalThis.WebSocket = WebSocket; // node 20 has none
 
-const served = new Map();
+const served = new Map(); // sessions by the id in their URL
+const opened = new Map(); // how to close what a command left open
 
 const server = http.createServer((request, response) => {
   const url = new URL(request.url, "http://localhost");
@@ -40,18 +44,18 @@ sockets.on("connection", (ws, request) => {
   session.closed.then(() => served.delete(id));
 });
 
+// 0.8.0 delivers the reason of an abort in a wrapping.
+const reasonText = (e) => String(e?.message ?? e?.value?.message ?? e);
+
 const commands = {
   list: ({ lib }) => cases.list(lib),
 
-  async case({ lib: version, name, url }) {
+  async case({ lib: version, name, url, session: id }) {
     const lib = library(version);
     const session = dial(url, lib);
-    try {
-      await cases.run(name, session.api, lib);
-      return { client: await idle(session) };
-    } finally {
-      await session.close();
-    }
+    opened.set(id, () => session.close());
+    await cases.run(name, session.api, lib);
+    return { client: await idle(session) };
   },
 
   async batch({ lib: version, name, url }) {
@@ -71,24 +75,36 @@ const commands = {
     return {};
   },
 
-  async relayed({ lib: version, target: targetVersion, name, client, server }) {
+  async relayed({ lib: version, target: targetVersion, name, client, server, session: id }) {
     const lib = library(version);
     const targetLib = library(targetVersion);
     const target = dial(server, targetLib, makeApi(targetLib));
     const session = dial(client, lib);
-    try {
-      await cases.run(name, session.api, lib);
-      return { client: await idle(session), target: await idle(target) };
-    } finally {
+    opened.set(id, async () => {
       await session.close();
       await target.closed; // the relay ends the other socket
-    }
+    });
+    await cases.run(name, session.api, lib);
+    return { client: await idle(session), target: await idle(target) };
+  },
+
+  async close({ session }) {
+    await opened.get(session)?.();
+    opened.delete(session);
+    return {};
   },
 
   async served({ session }) {
     const s = served.get(session);
     if (!s) throw new Error(`no session ${session}`);
-    return { client: await idle(s) };
+    return { server: await idle(s) };
+  },
+
+  async broken({ lib: version, url }) {
+    const session = dial(url, library(version));
+    const call = session.api.hang().then(() => "no error", reasonText);
+    const broken = new Promise((resolve) => session.api.onRpcBroken((e) => resolve(reasonText(e))));
+    return { call: await call, broken: await broken, ...(await session.closed) };
   },
 
   async hangUp({ session }) {

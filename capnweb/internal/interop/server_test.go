@@ -1,0 +1,95 @@
+package interop_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/capnweb/httprpc"
+)
+
+// goServer serves the suite from this process, and keeps its sessions at hand.
+type goServer struct {
+	*httptest.Server
+	sessions *sessions
+}
+
+// sessions are those that a server has seen, by the id in their URL.
+type sessions struct {
+	mu sync.Mutex
+	m  map[string]*capnweb.Session
+}
+
+func (ss *sessions) add(r *http.Request, s *capnweb.Session) {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if ss.m == nil {
+		ss.m = map[string]*capnweb.Session{}
+	}
+	ss.m[r.URL.Path+"?"+r.FormValue("id")] = s
+}
+
+func (ss *sessions) len() int {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return len(ss.m)
+}
+
+func (ss *sessions) get(t *testing.T, path, id string) *capnweb.Session {
+	t.Helper()
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	s := ss.m[path+"?"+id]
+	if s == nil {
+		t.Fatalf("no session %s?id=%s", path, id)
+	}
+	return s
+}
+
+// serveSuite serves peers of a version of the reference.
+func serveSuite(t *testing.T, version string) *goServer {
+	t.Helper()
+	var opts []capnweb.Option
+	if version != "0.8.0" {
+		opts = append(opts, capnweb.WithNewerEncodings())
+	}
+	seen := &sessions{}
+	h := &httprpc.Handler{
+		Main:      func(*http.Request) (any, error) { return newSuite(), nil },
+		OnSession: seen.add,
+		Session:   opts,
+	}
+	s := &goServer{httptest.NewServer(h), seen}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *goServer) url(scheme, id string) string {
+	return fmt.Sprintf("%s://%s/?id=%s", scheme, s.Listener.Addr(), id)
+}
+
+// expectIdle waits until a session of ours refers to nothing but the main objects.
+func expectIdle(t *testing.T, what string, s *capnweb.Session) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		got := s.Stats()
+		if (tables{got.Imports, got.Exports}) == idle {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Errorf("%s: the tables after the case: %+v, want one import and one export", what, got)
+			return
+		}
+	}
+}
