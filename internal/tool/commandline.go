@@ -440,8 +440,9 @@ func (s *scanner) assignment() bool {
 		}
 		if s.done() {
 			s.fail()
+		} else {
+			s.pos++
 		}
-		s.pos++
 		return true
 	}
 	if !s.done() && strings.IndexByte(" \t\r\n;|&)<>", s.src[s.pos]) < 0 {

@@ -107,6 +107,9 @@ func (r *run) fit(text string) string {
 // headOf gives the first whole lines of a text within limits; of a single line
 // too long, its beginning.
 func headOf(text string, maxLines, maxBytes int) string {
+	if len(text) <= maxBytes && strings.Count(text, "\n") < maxLines {
+		return text
+	}
 	end := 0
 	for lines := 0; lines < maxLines && end < len(text); lines++ {
 		next := strings.IndexByte(text[end:], '\n')

@@ -1,8 +1,6 @@
 package tool
 
 import (
-	"errors"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -39,7 +37,12 @@ type chunk struct {
 // maxPatchText bounds a patch as the model sends it.
 const maxPatchText = 32 << 20
 
-var errNoMarkers = errors.New("Invalid patch format: missing Begin/End markers") //nolint:staticcheck // the client's own words
+// patchError says why a patch can't be read or applied, in the built-in's words.
+type patchError string
+
+func (e patchError) Error() string { return string(e) }
+
+const errNoMarkers patchError = "Invalid patch format: missing Begin/End markers"
 
 // A heredoc around the patch, as models write it for a shell.
 var heredoc = regexp.MustCompile(`^(?:cat\s+)?<<['"]?(\w+)['"]?\s*\n`)
@@ -203,7 +206,7 @@ func (s section) locate(name string, lines []string) ([]replacement, error) {
 		if c.context != "" {
 			at := seek.find([]string{c.context}, from, false)
 			if at < 0 {
-				return nil, fmt.Errorf("Failed to find context '%s' in %s", c.context, name)
+				return nil, patchError("Failed to find context '" + c.context + "' in " + name)
 			}
 			from = at + 1
 		}
@@ -226,7 +229,7 @@ func (s section) locate(name string, lines []string) ([]replacement, error) {
 			at = seek.find(old, from, c.atEnd)
 		}
 		if at < 0 {
-			return nil, fmt.Errorf("Failed to find expected lines in %s:\n%s", name, strings.Join(c.old, "\n"))
+			return nil, patchError("Failed to find expected lines in " + name + ":\n" + strings.Join(c.old, "\n"))
 		}
 		reps = append(reps, replacement{at, len(old), new})
 		from = at + len(old)
