@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,6 +49,9 @@ type service struct {
 	failed   chan error    // what ends the service from inside
 	notes    []string      // for the person who starts it, one line each
 	took     time.Duration // from start to ready
+
+	watching    sync.WaitGroup // the watch over sessions, and what it has started
+	stopWatcher context.CancelFunc
 }
 
 // startOptions are what a command adds to the configuration.
@@ -123,6 +127,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	if err = s.startOpenCode(ctx, binary, root, opts); err != nil {
 		return nil, err
 	}
+	s.watch()
 	if err = s.open(listener); err != nil {
 		return nil, err
 	}
@@ -235,6 +240,27 @@ func (s *service) startScripted() (string, error) {
 	return "http://" + listener.Addr().String(), nil
 }
 
+// watch makes a sandbox for each new session before its first tool call asks for it, and removes it
+// when the session is deleted.
+func (s *service) watch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopWatcher = cancel
+	each := func(do func(ctx context.Context, root string) error) func(string) {
+		return func(root string) {
+			s.watching.Go(func() {
+				if err := do(ctx, root); err != nil && ctx.Err() == nil {
+					s.log.Warn("a session's sandbox could not be prepared or removed", "session", root, "error", err)
+				}
+			})
+		}
+	}
+	watcher := opencode.RootWatcher{
+		Created: each(func(ctx context.Context, root string) error { _, err := s.fleet.Session(ctx, root); return err }),
+		Deleted: each(s.fleet.Forget),
+	}
+	s.watching.Go(func() { s.host.WatchRoots(ctx, watcher) })
+}
+
 // open serves the front on listener.
 func (s *service) open(listener net.Listener) error {
 	handler, err := gateway.New(gateway.Config{
@@ -265,6 +291,10 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	var errs []error
 	if s.front != nil {
 		errs = append(errs, s.front.Close())
+	}
+	if s.stopWatcher != nil {
+		s.stopWatcher()
+		s.watching.Wait()
 	}
 	if s.host != nil {
 		errs = append(errs, s.host.Stop(ctx))

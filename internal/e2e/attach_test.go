@@ -23,6 +23,7 @@ func openTerminal(t *testing.T, env []string, argv ...string) *terminal {
 	}
 	term := &terminal{t: t, socket: filepath.Join(t.TempDir(), "tmux")}
 	args := append([]string{"-S", term.socket, "-f", "/dev/null", "new-session", "-d", "-x", "150", "-y", "45", "--"}, argv...)
+	args = append(args, ";", "set", "remain-on-exit", "on")
 	cmd := exec.Command("tmux", args...)
 	cmd.Env = append(env, "TERM=xterm-256color", "LANG=C.UTF-8")
 	cmd.Dir = t.TempDir()

@@ -132,6 +132,23 @@ func TestService(t *testing.T) {
 		}
 	})
 
+	t.Run("a deleted session's sandbox is removed", func(t *testing.T) {
+		s := s.in(t)
+		session := s.session()
+		s.bash(session, "echo here > file")
+		before := sandboxes(t, s.home)
+		if status, body := s.call("DELETE", "/session/"+session, nil); status != 200 {
+			t.Fatalf("DELETE: %d %s", status, body)
+		}
+		deadline := time.Now().Add(20 * time.Second)
+		for len(sandboxes(t, s.home)) >= len(before) {
+			if time.Now().After(deadline) {
+				t.Fatalf("its sandbox is still there: %v", sandboxes(t, s.home))
+			}
+			time.Sleep(20 * time.Millisecond) // a directory's end makes no event here
+		}
+	})
+
 	t.Run("side doors are shut", func(t *testing.T) {
 		s := s.in(t)
 		session := s.session()
@@ -201,6 +218,16 @@ func (s *service) client(args ...string) (string, error) {
 	return string(out), err
 }
 
+// sandboxes lists the sandboxes of a home.
+func sandboxes(t *testing.T, home string) []string {
+	t.Helper()
+	list, err := filepath.Glob(filepath.Join(home, "sandboxes", "*", "sandbox.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
 // children lists the processes of the service's agent host: those that run the OpenCode of this home
 // or are a first process of one of its sandboxes.
 func children(t *testing.T, service int, home string) []string {
@@ -253,16 +280,16 @@ func TestSurvivesKills(t *testing.T) {
 	})
 
 	t.Run("tongs up", func(t *testing.T) {
-		s.in(t).bash(session, "setsid sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid")
+		s.in(t).bash(session, "setsid sleep 1000 >/dev/null 2>&1 & echo $! > pid")
 		s.cmd.Process.Signal(syscall.SIGKILL)
 		<-s.done
 		again := up(t, home)
-		if got := again.bash(session, "cat /home/user/project/kept; kill -0 $(cat /tmp/pid) && echo still running"); got != "kept\nstill running\n" {
+		if got := again.bash(session, "cat /home/user/project/kept; kill -0 $(cat pid) && echo still running"); got != "kept\nstill running\n" {
 			t.Errorf("after the kill: %q", got)
 		}
 		again.stop(syscall.SIGINT)
 		third := up(t, home) // Ctrl-C ended the processes and kept the files
-		if got := third.bash(session, "cat /home/user/project/kept; kill -0 $(cat /tmp/pid) 2>/dev/null || echo ended"); got != "kept\nended\n" {
+		if got := third.bash(session, "cat /home/user/project/kept; kill -0 $(cat pid) 2>/dev/null || echo ended"); got != "kept\nended\n" {
 			t.Errorf("after Ctrl-C: %q", got)
 		}
 	})
