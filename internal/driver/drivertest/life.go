@@ -199,7 +199,7 @@ func testHostKilled(t *testing.T, s Suite) {
 	if done, err := b.Recover(t.Context()); err != nil || len(done) != 0 {
 		t.Errorf("Recover touched a sound sandbox: %v, %v", done, err)
 	}
-	if got := output(t, b.connect(t, "orphan"), "cat file; kill -0 $(cat pid) && echo alive"); got != "before\nalive" {
+	if got := output(t, b.connect(t, "orphan"), "cat file; pgrep -x sleep | diff - pid && echo alive"); got != "before\nalive" {
 		t.Errorf("got %q", got)
 	}
 	if err := b.Stop(t.Context(), "orphan"); err != nil {
@@ -208,7 +208,7 @@ func testHostKilled(t *testing.T, s Suite) {
 	if err := b.Start(t.Context(), "orphan"); err != nil {
 		t.Fatal(err)
 	}
-	if got := output(t, b.connect(t, "orphan"), "cat file; kill -0 $(cat pid) 2>/dev/null || echo gone"); got != "before\ngone" {
+	if got := output(t, b.connect(t, "orphan"), "cat file; pgrep -x sleep || echo gone"); got != "before\ngone" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -18,8 +18,9 @@ import (
 
 // cgroup2 uses the one hierarchy of version 2. A sandbox has a group with two below it: guest, without
 // limits, into which the guest is cloned, and cmd, with the limits, into which the guest clones every
-// command. The guest may move processes between the two, as it owns the three cgroup.procs files; it
-// may not change a limit.
+// command. The guest may put processes into both, by the id with which it touches files, the user's; it
+// may not change a limit. Commands have that id too, but there is no cgroup file system inside, and one
+// that they mount in namespaces of their own begins at cmd.
 type cgroup2 struct {
 	root string   // mount point, or the directory given
 	have []string // controllers
@@ -67,7 +68,7 @@ func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, e
 		}
 	}
 	for _, d := range []string{dir, guest, cmd} {
-		if err := os.Chown(filepath.Join(d, "cgroup.procs"), int(base), int(base)); err != nil {
+		if err := os.Chown(filepath.Join(d, "cgroup.procs"), int(base+userID), int(base+userID)); err != nil {
 			return g, err
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/sandbox"
 )
@@ -70,7 +72,8 @@ type Driver struct {
 // dirs are the directories below Home.
 type dirs struct{ sandboxes, run, ids string }
 
-// New makes a driver for a home. It changes nothing but directories; Recover cleans up.
+// New makes a driver for a home. It changes nothing but directories (Recover cleans up), and makes this
+// process one that leaves no core dumps and can't be traced by ordinary users.
 func New(cfg Config) (*Driver, error) {
 	const op = "open driver linux"
 	if cfg.Home == "" || !filepath.IsAbs(cfg.Home) {
@@ -82,6 +85,11 @@ func New(cfg Config) (*Driver, error) {
 	if os.Geteuid() != 0 {
 		return nil, &sandbox.Error{Code: driver.CodeUnsupported, Op: op, Message: "sandboxes without root are not there yet",
 			Hint: "run as root (sudo), with a TONGS_HOME that belongs to root"}
+	}
+	// While this process starts another, that one shares its memory or has a copy of it, and is partly
+	// inside the sandbox already; nobody there may look into it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return nil, driver.Wrap(op, os.NewSyscallError("prctl", err))
 	}
 	home := filepath.Clean(cfg.Home)
 	d := &Driver{cfg: cfg, log: cfg.Logger, dirs: dirs{
