@@ -7,10 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
 )
@@ -295,9 +298,28 @@ func TestSurvivesKills(t *testing.T) {
 	})
 }
 
+// kill ends a process and waits until it has ended.
 func kill(t *testing.T, pid string) {
 	t.Helper()
-	if out, err := exec.Command("kill", "-9", pid).CombinedOutput(); err != nil {
-		t.Fatalf("kill %s: %v %s", pid, err, out)
+	number, err := strconv.Atoi(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.PidfdOpen(number, 0)
+	if err != nil {
+		t.Fatalf("process %s: %v", pid, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatalf("kill %s: %v", pid, err)
+	}
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20_000)
+		if n == 1 {
+			return
+		}
+		if err != unix.EINTR {
+			t.Fatalf("process %s has not ended: %v", pid, err)
+		}
 	}
 }

@@ -128,6 +128,8 @@ type Host struct {
 	log    *Log
 	bridge *Bridge
 	raw    *http.Transport // to OpenCode's port, whether it is ready or not
+	ready  *http.Transport // to OpenCode's port, when it is ready
+	fresh  *http.Transport // the same, with a connection of its own for each request
 	roots  *rootCache
 
 	token string // that the plugin asks of the bridge
@@ -197,15 +199,10 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		state:   StateStopped,
 		roots:   newRootCache(),
 	}
-	h.raw = &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return h.dial(ctx, h.cfg.Port)
-		},
-		DisableCompression:  true,
-		MaxIdleConns:        64,
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     30 * time.Second,
-	}
+	h.raw = newTransport(func(ctx context.Context) (net.Conn, error) { return h.dial(ctx, h.cfg.Port) })
+	h.ready = newTransport(h.dialReady)
+	h.fresh = newTransport(h.dialReady)
+	h.fresh.DisableKeepAlives = true
 	h.bridge = NewBridge(BridgeConfig{
 		Dial:      func(ctx context.Context) (net.Conn, error) { return h.dial(ctx, h.cfg.BridgePort) },
 		Token:     h.token,
@@ -215,6 +212,16 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		Logger:    h.logger.With("from", "bridge"),
 	})
 	return h, nil
+}
+
+func newTransport(dial func(context.Context) (net.Conn, error)) *http.Transport {
+	return &http.Transport{
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression:  true,
+		MaxIdleConns:        64,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     30 * time.Second,
+	}
 }
 
 func def[T comparable](field *T, value T) {
@@ -384,4 +391,28 @@ func (h *Host) dial(ctx context.Context, port int) (net.Conn, error) {
 		return nil, err
 	}
 	return m.Dial(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+}
+
+// redialTimeout bounds how long a request waits for a connection to an OpenCode that has ended.
+const redialTimeout = 2 * time.Minute
+
+// dialReady connects to OpenCode when it is ready. It may have ended a moment ago without anybody
+// having noticed yet; nothing has been sent then, so the one that follows is waited for.
+func (h *Host) dialReady(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, redialTimeout, fmt.Errorf("no connection within %v", redialTimeout))
+	defer cancel()
+	pause := newBackoff(20*time.Millisecond, 500*time.Millisecond)
+	for {
+		if _, err := h.Ready(ctx); err != nil {
+			return nil, err
+		}
+		conn, err := h.dial(ctx, h.cfg.Port)
+		switch sandbox.CodeOf(err) {
+		case sandbox.CodeServiceNotResponding, sandbox.CodeConnectionLost:
+			if pause.wait(ctx) {
+				continue
+			}
+		}
+		return conn, err
+	}
 }

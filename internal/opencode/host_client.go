@@ -40,7 +40,12 @@ func (t readyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, err
 	}
-	return t.host.raw.RoundTrip(req)
+	if req.Method == http.MethodGet || req.Method == http.MethodHead {
+		return t.host.ready.RoundTrip(req)
+	}
+	// A request that must not be sent twice is lost when the kept connection it is written to turns
+	// out to be dead. A new connection to an OpenCode that has ended is refused, and then made again.
+	return t.host.fresh.RoundTrip(req)
 }
 
 // getJSON asks OpenCode, ready or not, and decodes its answer into v, which may

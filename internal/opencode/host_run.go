@@ -38,6 +38,7 @@ func (h *Host) supervise(ctx context.Context, r *run) {
 		}
 	}
 	h.raw.CloseIdleConnections()
+	h.ready.CloseIdleConnections()
 
 	h.mu.Lock()
 	state := StateFailed
@@ -100,6 +101,7 @@ func (h *Host) keepRunning(ctx context.Context) error {
 			return errStopped
 		}
 		h.raw.CloseIdleConnections()
+		h.ready.CloseIdleConnections()
 		h.logger.Error("OpenCode has ended", "reason", reason, "after", time.Since(ready))
 		h.mu.Lock()
 		h.restarts++
