@@ -35,22 +35,28 @@ func openRegular(ctx context.Context, path string) (*reader, fs.FileInfo, error)
 	if !st.Mode().IsRegular() {
 		return nil, st, notRegular(path, st.Mode())
 	}
+	f, err := openFile(ctx, path, 0)
+	return f, st, err
+}
+
+// openFile opens a regular file that is known to be one, and makes sure.
+func openFile(ctx context.Context, path string, flags int) (f *reader, err error) {
 	var fd int
 	for {
-		fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
+		fd, err = syscall.Open(path, flags|syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
 		if err != syscall.EINTR {
 			break
 		}
 	}
 	if err != nil {
-		return nil, nil, &fs.PathError{Op: "open", Path: path, Err: err}
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	var raw syscall.Stat_t
 	if err := syscall.Fstat(fd, &raw); err != nil || raw.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		_ = syscall.Close(fd)
-		return nil, nil, notRegular(path, fs.ModeIrregular)
+		return nil, notRegular(path, fs.ModeIrregular)
 	}
-	return &reader{ctx: ctx, fd: fd}, st, nil
+	return &reader{ctx: ctx, fd: fd}, nil
 }
 
 func (r *reader) Read(p []byte) (int, error) {

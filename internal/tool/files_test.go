@@ -33,7 +33,7 @@ var changing = []struct {
 
 func TestDeniedChangesNothing(t *testing.T) {
 	t.Parallel()
-	denied := errors.New("The user rejected permission to use this specific tool call.")
+	var denied error = &sandbox.Error{Code: sandbox.CodeRejected, Message: "The user rejected permission to use this specific tool call."}
 	for _, c := range changing {
 		for _, permission := range []string{"edit", "bash"} {
 			b := newBench(t, f{"a.txt": "one\n", "z.txt": "z\n"})
@@ -48,7 +48,7 @@ func TestDeniedChangesNothing(t *testing.T) {
 			if (permission == "bash") != (c.tool == "bash") {
 				continue // it asks for something else
 			}
-			if !errors.Is(err, denied) {
+			if err != denied {
 				t.Errorf("%s: got %v, want what the person said", c.tool, err)
 			}
 			if diff := cmp.Diff(before, tree(t, b.dir)); diff != "" {

@@ -7,15 +7,21 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"sync"
+	"syscall"
 	"unicode/utf16"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 const (
 	// grepChunk is how much of a file is looked at at once. A longer line is
 	// matched in pieces.
 	grepChunk = 1 << 20
+	// firstChunk is how much is read first, and by what a text is told.
+	firstChunk = 64 << 10
 	// maxUTF16 bounds a file in UTF-16, which is converted as a whole.
 	maxUTF16 = 16 << 20
 	// ahead is how many files may be searched before the first is done.
@@ -38,23 +44,24 @@ func (s *search) files(ctx context.Context, w *walker) ([]hit, error) {
 	group.Go(func() error {
 		defer close(jobs)
 		defer close(ordered)
-		return w.walk(func(path string) error {
-			j := job{path, make(chan []hit, 1)}
-			for _, to := range []chan job{ordered, jobs} {
-				select {
-				case to <- j:
-				case <-ctx.Done():
-					return ctx.Err()
+		return guarded(func() error {
+			return w.walk(func(path string) error {
+				j := job{path, make(chan []hit, 1)}
+				for _, to := range []chan job{ordered, jobs} {
+					select {
+					case to <- j:
+					case <-ctx.Done():
+						return ctx.Err()
+					}
 				}
-			}
-			return nil
+				return nil
+			})
 		})
 	})
 	for range workers {
 		group.Go(func() error {
 			for j := range jobs {
-				found, _ := s.file(ctx, j.path, maxFound) // what can't be read is left out
-				j.hits <- found
+				j.hits <- s.walked(ctx, j.path)
 			}
 			return nil
 		})
@@ -87,6 +94,30 @@ collect:
 	return hits, err
 }
 
+// walked searches a file that a walk came to. One that can't be read is left out.
+func (s *search) walked(ctx context.Context, path string) (hits []hit) {
+	_ = guarded(func() error {
+		f, err := openFile(ctx, path, syscall.O_NOFOLLOW)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		hits, err = s.search(f, path, maxFound)
+		return err
+	})
+	return hits
+}
+
+// guarded keeps a fault in a goroutine of ours from ending the process.
+func guarded(f func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = failf(sandbox.CodeInternal, "the search failed inside: %v", p)
+		}
+	}()
+	return f()
+}
+
 // file searches one file. A file with a NUL in its first 64 KiB is no text and
 // has no hits; later it ends the search.
 func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error) {
@@ -95,9 +126,16 @@ func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error
 		return nil, readError(path, err)
 	}
 	defer f.Close()
-	var in io.Reader = f
-	buf := make([]byte, 0, 64<<10)
-	var hits []hit
+	return s.search(f, path, limit)
+}
+
+// buffers are those of files searched before.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 0, firstChunk); return &b }}
+
+func (s *search) search(in io.Reader, path string, limit int) (hits []hit, err error) {
+	pooled := buffers.Get().(*[]byte)
+	defer buffers.Put(pooled)
+	buf := (*pooled)[:0]
 	line, first := 1, true
 	for {
 		if len(buf) == cap(buf) { // a line longer than the buffer, or just a full one
@@ -126,7 +164,7 @@ func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error
 			continue
 		}
 		if nul := bytes.IndexByte(buf, 0); nul >= 0 {
-			if begun := line == 1 && len(hits) == 0; begun && len(buf) <= 64<<10 {
+			if begun := line == 1 && len(hits) == 0; begun && len(buf) <= firstChunk {
 				return nil, nil // as ripgrep, which looks at so much before it begins
 			}
 			buf, last = buf[:bytes.LastIndexByte(buf[:nul], '\n')+1], true
@@ -203,5 +241,5 @@ func fromUTF16(in io.Reader, head []byte, order binary.ByteOrder) (io.Reader, []
 	for i := range units {
 		units[i] = order.Uint16(data[2*i:])
 	}
-	return bytes.NewReader([]byte(string(utf16.Decode(units)))), make([]byte, 0, 64<<10), nil
+	return bytes.NewReader([]byte(string(utf16.Decode(units)))), make([]byte, 0, firstChunk), nil
 }

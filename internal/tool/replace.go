@@ -39,7 +39,7 @@ func commit(ctx context.Context, changes []change) error {
 			err = c.verify(ctx)
 		}
 		if err == nil {
-			u, err = c.apply()
+			u, err = c.apply(len(changes) > 1)
 			done = append(done, u)
 		}
 		if err != nil {
@@ -96,10 +96,13 @@ func (u undo) roll() {
 	}
 }
 
-func (c change) apply() (u undo, err error) {
+// apply carries one change out. With undoable it can be taken back after it has
+// succeeded; it is always taken back when it fails.
+func (c change) apply(undoable bool) (u undo, err error) {
 	u = undo{path: realPath(c.path), old: c.old, made: c.old == nil}
 	defer func() {
 		if err != nil {
+			u.made = false // what is there now is not ours
 			u.roll()
 			u = undo{}
 		}
@@ -128,7 +131,10 @@ func (c change) apply() (u undo, err error) {
 	default:
 		backup := sibling(u.path)
 		temp, terr := writeTemp(u.path, c.new, st.Mode().Perm())
-		if terr == nil && os.Link(u.path, backup) == nil {
+		if terr == nil && !undoable && os.Rename(temp, u.path) == nil {
+			return u, nil
+		}
+		if terr == nil && undoable && os.Link(u.path, backup) == nil {
 			if err = os.Rename(temp, u.path); err == nil {
 				u.backup = backup
 				return u, nil

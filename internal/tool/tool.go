@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -104,6 +105,10 @@ func Call(ctx context.Context, env Env, name string, arguments json.RawMessage, 
 		return Result{}, &sandbox.Error{Code: sandbox.CodeAborted, Message: "Tool execution aborted", Err: ctx.Err()}
 	}
 	if err != nil {
+		var no refused
+		if errors.As(err, &no) {
+			return Result{}, no.error
+		}
 		var e *sandbox.Error
 		if errors.As(err, &e) && e.Op == "" {
 			named := *e
@@ -122,9 +127,11 @@ func (e *Env) complete() error {
 	if !strings.HasPrefix(e.Directory, "/") {
 		return failf(sandbox.CodeInternal, "the tools have no project directory to work in")
 	}
+	e.Directory = filepath.Clean(e.Directory)
 	if e.Worktree == "" {
 		e.Worktree = e.Directory
 	}
+	e.Worktree = filepath.Clean(e.Worktree)
 	if e.OutputDir == "" {
 		e.OutputDir = "/tmp/opencode/output"
 	}
@@ -142,13 +149,20 @@ func (r *run) ask(ctx context.Context, permission string, patterns, always []str
 	if r.hooks.Ask == nil {
 		return nil
 	}
-	return r.hooks.Ask(ctx, AskRequest{
+	err := r.hooks.Ask(ctx, AskRequest{
 		Permission: permission,
 		Patterns:   cleanStrings(patterns),
 		Always:     cleanStrings(always),
 		Metadata:   cleanMap(metadata),
 	})
+	if err != nil {
+		return refused{err}
+	}
+	return nil
 }
+
+// refused is what whoever was asked said; Call gives it back as it was said.
+type refused struct{ error }
 
 func (r *run) progress(title string, metadata map[string]any) {
 	if r.hooks.Progress != nil {
