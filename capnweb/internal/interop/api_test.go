@@ -45,7 +45,10 @@ func newSuite() *capnweb.Target {
 		"nested": func() [][]int { return [][]int{{1, 2}, {3}} },
 		"users":  func() []user { return []user{{1, "Ada"}, {2, "Grace"}} },
 		"config": capnweb.Getter(func() any {
-			return map[string]any{"name": "tongs", "deep": map[string]any{"list": []int{10, 20, 30}}}
+			return capnweb.Object{
+				{Key: "name", Value: "tongs"},
+				{Key: "deep", Value: map[string]any{"list": []int{10, 20, 30}}},
+			}
 		}),
 		"counter": capnweb.Getter(func() *capnweb.Target { return s.newCounter(100) }),
 
@@ -154,7 +157,7 @@ func (s *suite) held() *capnweb.Stub {
 	return s.kept
 }
 
-func fail(kind string) error {
+func fail(kind any) error {
 	switch kind {
 	case "range":
 		return &capnweb.Error{Name: "RangeError", Message: "test error"}
@@ -181,7 +184,7 @@ func fail(kind string) error {
 	case "object":
 		return capnweb.Thrown(map[string]any{"a": 1})
 	}
-	return fmt.Errorf("no error of kind %q", kind)
+	return fmt.Errorf("no error of kind %v", kind)
 }
 
 // counter counts, and is counted.

@@ -103,8 +103,8 @@ func (n *Node) run(t testing.TB, script string, args ...string) io.Reader {
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("interop: node: %v", err)
 		}
-		if s := n.stderr.String(); s != "" {
-			t.Logf("interop: node said: %s", s)
+		if s := n.stderr.String(); s != "" && t.Failed() {
+			t.Logf("interop: node said: %.4000s", s)
 		}
 	})
 	return stdout
