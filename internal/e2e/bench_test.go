@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tongs-dev/tongs/internal/opencode/opencodetest"
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
 )
 
@@ -83,7 +83,7 @@ func BenchmarkReady(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("needs root")
 	}
-	binary := cachedOpenCode(b)
+	binary := opencodetest.Binary(b)
 	var bare, ours []time.Duration
 	for b.Loop() {
 		_, took := bareOpenCode(b, binary)
@@ -107,7 +107,7 @@ func BenchmarkTool(b *testing.B) {
 		b.Skip("needs root")
 	}
 	const rounds = 30
-	bareURL, _ := bareOpenCode(b, cachedOpenCode(b))
+	bareURL, _ := bareOpenCode(b, opencodetest.Binary(b))
 	bare := &service{t: b, url: bareURL}
 	ours := up(b, newHome(b))
 	scratch := filepath.Join(b.TempDir(), "file")
@@ -166,18 +166,3 @@ func median(times []time.Duration) time.Duration {
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// cachedOpenCode is the binary that earlier tests have fetched; it is fetched now if there is none.
-func cachedOpenCode(b *testing.B) string {
-	b.Helper()
-	matches, _ := filepath.Glob(filepath.Join(cacheHome(b), "opencode", "*", "opencode"))
-	if len(matches) == 0 {
-		s := up(b, newHome(b))
-		s.stop(syscall.SIGINT)
-		matches, _ = filepath.Glob(filepath.Join(cacheHome(b), "opencode", "*", "opencode"))
-	}
-	if len(matches) == 0 {
-		b.Fatal("no OpenCode: " + fmt.Sprint(cacheHome(b)))
-	}
-	return matches[0]
-}

@@ -17,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/internal/opencode/opencodetest"
 )
 
 // bin is the folder with the programs under test, built once by TestMain.
@@ -52,21 +55,7 @@ func needRoot(t testing.TB) {
 	}
 }
 
-// cacheHome is a TONGS_HOME that only serves to keep the downloaded OpenCode between test runs.
-func cacheHome(t testing.TB) string {
-	t.Helper()
-	dir := os.Getenv("TONGS_TEST_CACHE")
-	if dir == "" {
-		cache, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(cache, "tongs-test")
-	}
-	return dir
-}
-
-// newHome makes an empty home which has OpenCode already, hard-linked from the cache when it is there.
+// newHome makes an empty home which has OpenCode already.
 func newHome(t testing.TB) string {
 	t.Helper()
 	home, err := os.MkdirTemp("", "th")
@@ -79,48 +68,29 @@ func newHome(t testing.TB) string {
 			t.Errorf("the home cannot be removed: %v", err)
 		}
 	})
-	linkTree(t, filepath.Join(cacheHome(t), "opencode"), filepath.Join(home, "opencode"))
+	giveOpenCode(t, home)
 	return home
 }
 
-func linkTree(t testing.TB, from, to string) {
+// giveOpenCode puts the pinned OpenCode into a home, hard-linked from the tests' cache.
+func giveOpenCode(t testing.TB, home string) {
 	t.Helper()
-	err := filepath.WalkDir(from, func(path string, entry os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(from, path)
-		switch {
-		case entry.IsDir():
-			return os.MkdirAll(filepath.Join(to, rel), 0o755)
-		case entry.Type().IsRegular():
-			if os.Link(path, filepath.Join(to, rel)) == nil {
-				return nil
-			}
-			data, err := os.ReadFile(path)
-			if err != nil {
-				return err
-			}
-			return os.WriteFile(filepath.Join(to, rel), data, 0o755)
-		}
-		return nil
-	})
-	if err != nil && !os.IsNotExist(err) {
+	from := filepath.Dir(opencodetest.Binary(t))
+	to := filepath.Join(home, "opencode", opencode.Version)
+	if err := os.MkdirAll(to, 0o755); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// keepOpenCode saves the OpenCode that a home has downloaded for the next test run.
-func keepOpenCode(t testing.TB, home string) {
-	t.Helper()
-	cache := filepath.Join(cacheHome(t), "opencode")
-	if _, err := os.Stat(cache); err == nil {
-		return
-	}
-	staging := cache + fmt.Sprintf(".new-%d", os.Getpid())
-	linkTree(t, filepath.Join(home, "opencode"), staging)
-	if os.Rename(staging, cache) != nil {
-		os.RemoveAll(staging)
+	for _, name := range []string{"opencode", "receipt.json"} {
+		if os.Link(filepath.Join(from, name), filepath.Join(to, name)) == nil {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(to, name), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
@@ -186,7 +156,6 @@ func up(t testing.TB, home string, options ...func(*exec.Cmd)) *service {
 		t.Fatalf("tongs up is not ready after three minutes\n%s", s.output())
 	}
 	s.url = readyLine.FindStringSubmatch(s.output())[1]
-	keepOpenCode(t, home)
 	return s
 }
 

@@ -22,32 +22,12 @@ import (
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/gateway"
-	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/internal/opencode/opencodetest"
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
 )
 
 // canary is the key that OpenCode holds in these tests and nobody may see.
 const canary = "sk-canary-51c0ffee"
-
-// binary finds the pinned OpenCode.
-func binary(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("TONGS_TEST_OPENCODE"); path != "" {
-		return path
-	}
-	if os.Getenv("TONGS_TEST_LONG") != "1" {
-		t.Skip("set TONGS_TEST_OPENCODE to an opencode 1.18.33 binary, or TONGS_TEST_LONG=1 to have it fetched")
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := opencode.Obtain(t.Context(), opencode.ObtainOptions{Home: filepath.Join(cache, "tongs-test")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b.Path
-}
 
 // real is a stock OpenCode behind a gateway, with a scripted model.
 type real struct {
@@ -77,7 +57,7 @@ func (s *syncBuffer) String() string {
 
 func startReal(t *testing.T) *real {
 	t.Helper()
-	r := &real{t: t, binary: binary(t), home: t.TempDir(), log: &syncBuffer{}}
+	r := &real{t: t, binary: opencodetest.Binary(t), home: t.TempDir(), log: &syncBuffer{}}
 	model := httptest.NewServer(scriptmodel.New(scriptmodel.Options{}))
 	t.Cleanup(model.Close)
 	project := filepath.Join(r.home, "project")
