@@ -102,7 +102,7 @@ func (s *Session) release(e *importEntry) {
 	b = strconv.AppendInt(b, e.id, 10)
 	b = append(b, ',')
 	b = strconv.AppendInt(b, e.remote, 10)
-	s.commit(&encoder{s: s, b: append(b, ']')})
+	s.commitBytes(append(b, ']'), true)
 }
 
 func (e *importEntry) pull(b budget, f func(*payload, error)) {

@@ -21,29 +21,41 @@ func (l *lane) add(j *job) {
 	start := !l.running
 	l.running = true
 	l.mu.Unlock()
-	if start {
+	if start && !(j.args.origin != nil && j.method.quick() && j.args.origin.offer(l)) {
 		go l.drain()
 	}
 }
 
 func (l *lane) drain() {
-	for {
-		l.mu.Lock()
-		if len(l.queue) == 0 {
-			l.queue = nil
-			l.running = false
-			l.mu.Unlock()
-			return
-		}
-		j := l.queue[0]
-		l.queue[0] = nil
-		l.queue = l.queue[1:]
-		l.mu.Unlock()
-		j.run()
-		if !j.state.CompareAndSwap(jobRunning, jobDone) {
-			return // it let the next one begin, elsewhere
-		}
+	for l.one() {
 	}
+}
+
+// one runs the next call. It returns false when there is none, or somebody else
+// runs it.
+func (l *lane) one() bool {
+	l.mu.Lock()
+	if len(l.queue) == 0 {
+		l.queue = nil
+		l.running = false
+		l.mu.Unlock()
+		return false
+	}
+	j := l.queue[0]
+	l.queue[0] = nil
+	l.queue = l.queue[1:]
+	l.mu.Unlock()
+	j.timed()
+	if s := j.origin; s != nil {
+		s.kick(true, l.waiting())
+	}
+	return j.state.CompareAndSwap(jobRunning, jobDone) // else it let the next one begin, elsewhere
+}
+
+func (l *lane) waiting() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.queue) > 0
 }
 
 const (
@@ -62,13 +74,14 @@ type job struct {
 	result deferred
 	state  atomic.Int32
 	info   CallInfo
+	origin *Session
 }
 
 // CallInfo says what a running handler is answering.
 type CallInfo struct{ j *job }
 
 // Session is the session on which the call arrived; nil for a call within the process.
-func (c *CallInfo) Session() *Session { return c.j.args.origin }
+func (c *CallInfo) Session() *Session { return c.j.origin }
 
 // Method is the name that was called, with dots below the first level.
 func (c *CallInfo) Method() string { return pathString(c.j.path) }
@@ -76,6 +89,9 @@ func (c *CallInfo) Method() string { return pathString(c.j.path) }
 func (c *CallInfo) unblock() {
 	if c.j.t.parallel {
 		return
+	}
+	if c.j.origin != nil {
+		c.j.origin.handOver() // should the reader itself be running the handler
 	}
 	if c.j.state.CompareAndSwap(jobRunning, jobUnblocked) {
 		go c.j.t.lane.drain()
@@ -115,6 +131,7 @@ func FromContext(ctx context.Context) *CallInfo {
 // run calls the function and settles the result.
 func (j *job) run() {
 	origin := j.args.origin
+	j.origin = origin
 	ctx := context.Background()
 	if origin != nil {
 		ctx = origin.ctx

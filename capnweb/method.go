@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"sync/atomic"
 )
 
 var (
@@ -56,6 +57,7 @@ type method struct {
 	result   bool
 	err      bool
 	getter   bool
+	streak   atomic.Int32 // how many runs in a row were quick
 }
 
 // dispatchMethod stands for whatever a Dispatcher answers.

@@ -7,7 +7,22 @@ import (
 // read is the reading goroutine of a session. It handles messages in order and
 // never waits for a handler, a peer or another session. The error says why it ended.
 func (s *Session) read() error {
+	buffered, _ := s.t.(interface{ Buffered() bool })
+	handling := 0
+	defer func() {
+		if handling > 0 {
+			s.abandonBatch()
+		}
+	}()
+	more := false
 	for {
+		if handling > 0 && (!more || handling >= maxBatch) {
+			// Everything that has arrived is handled: send what came of it.
+			handling = 0
+			if s.endBatch() {
+				return errHandedOver
+			}
+		}
 		msg, err := s.t.ReadMessage()
 		if err != nil {
 			if isLimit(err) {
@@ -21,9 +36,14 @@ func (s *Session) read() error {
 		if len(msg) > s.limits.MaxMessageBytes {
 			return limitf("Incoming message exceeds maximum size of %d bytes.", s.limits.MaxMessageBytes)
 		}
+		if handling == 0 && len(msg) < inlineBytes { // others do not wait for a long one
+			s.beginBatch()
+		}
+		handling++
 		if err := s.receive(msg); err != nil {
 			return err
 		}
+		more = buffered != nil && buffered.Buffered()
 		if s.Err() != nil {
 			return s.Err()
 		}

@@ -36,7 +36,11 @@ type Session struct {
 	guard   *time.Timer // ends a closing that takes too long
 
 	out outbox
-	in  document // of the reading goroutine
+	try TryWriter // t, if it can
+
+	writerDone chan struct{}
+	inline     inline
+	in         document // of the reading goroutine
 }
 
 // export is what the peer can refer to.
@@ -71,6 +75,7 @@ func NewSession(t Transport, main any, opts ...Option) *Session {
 	s.ctx, s.cancel = context.WithCancelCause(parent)
 	s.idle = sync.NewCond(&s.mu)
 	s.out.init(&s.mu)
+	s.try, _ = t.(TryWriter)
 
 	h := hook(errorHook{errNoMain})
 	if main != nil {
@@ -89,16 +94,23 @@ func NewSession(t Transport, main any, opts ...Option) *Session {
 		defer close(writerDone)
 		s.write()
 	}()
-	go func() {
-		err := s.read()
-		s.fail(err, !errors.Is(err, errTransport))
-		<-writerDone
-		s.mu.Lock()
-		s.guard.Stop()
-		s.mu.Unlock()
-		close(s.done)
-	}()
+	s.writerDone = writerDone
+	go s.readLoop()
 	return s
+}
+
+// readLoop is the reading goroutine.
+func (s *Session) readLoop() {
+	err := s.read()
+	if err == errHandedOver {
+		return // another goroutine reads on
+	}
+	s.fail(err, !errors.Is(err, errTransport))
+	<-s.writerDone
+	s.mu.Lock()
+	s.guard.Stop()
+	s.mu.Unlock()
+	close(s.done)
 }
 
 // Main returns the peer's main object. Each call returns a handle of its own;
@@ -203,7 +215,7 @@ func (s *Session) fail(reason error, tell bool) bool {
 		if e.error(b.err(reason, 0), 0) == nil {
 			e.lit("]")
 			s.out.buf = e.b
-			s.out.commit()
+			s.out.commit(false)
 		}
 	}
 	s.err = err
@@ -260,6 +272,7 @@ func (s *Session) beginCall() bool {
 func (s *Session) endCall(j *job, err error) {
 	s.mu.Lock()
 	s.calls--
+	s.out.kickers++ // run calls kick when the result is queued
 	s.mu.Unlock()
 	if o := s.opts.observer; o != nil {
 		o.CallEnd(s, pathString(j.path), err)

@@ -88,6 +88,22 @@ func newStub(h hook) *Stub {
 	return s
 }
 
+// callQuietly is call, for a caller who awaits the result next: the session need
+// not be woken for the call alone.
+func (r *ref) callQuietly(method string, args []any) *Promise {
+	h, err := r.current()
+	if err != nil {
+		return newPromise(errorHook{err})
+	}
+	e, ok := final(h).(*importEntry)
+	if !ok {
+		return r.call(r.join(method), args)
+	}
+	e.s.expectKick()
+	defer e.s.kickLater()
+	return r.call(r.join(method), args)
+}
+
 // call begins a call below r.
 func (r *ref) call(path []key, args []any) *Promise {
 	h, err := r.current()
@@ -312,7 +328,15 @@ func (r *ref) wait(ctx context.Context) (*payload, error) {
 		return nil, context.Cause(ctx)
 	}
 	w := &waiting{ch: make(chan outcome, 1)}
-	pullPath(final(h), r.path, newBudget(), w.take)
+	h = final(h)
+	e, _ := h.(*importEntry)
+	if e != nil {
+		e.s.expectKick()
+	}
+	pullPath(h, r.path, newBudget(), w.take)
+	if e != nil {
+		e.s.kickSoon()
+	}
 	select {
 	case o := <-w.ch:
 		return o.p, o.err
@@ -349,5 +373,5 @@ func Await[T any](ctx context.Context, r Ref) (T, error) {
 // Call calls a method and waits for its result. When ctx ends first, the call is
 // given up: its result will be dropped, but it is not undone or stopped.
 func Call[T any](ctx context.Context, r Ref, method string, args ...any) (T, error) {
-	return Await[T](ctx, r.Call(method, args...))
+	return Await[T](ctx, r.reference().callQuietly(method, args))
 }

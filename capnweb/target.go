@@ -291,7 +291,9 @@ func (t *Target) start(j *job) hook {
 	j.t = t
 	j.result.refs = 2 // ours and the caller's
 	if t.parallel {
-		go j.run()
+		if s := j.args.origin; s == nil || !j.method.quick() || !s.offer(j) {
+			go j.runAlone()
+		}
 	} else {
 		t.lane.add(j)
 	}

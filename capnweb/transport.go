@@ -23,6 +23,19 @@ type Transport interface {
 	Close(reason error) error
 }
 
+// TryWriter is implemented by transports that can write without waiting.
+type TryWriter interface {
+	Transport
+	// TryWriteMessages sends messages as far as that is possible at once. The transport
+	// keeps the rest, and writes it before the messages of the next WriteMessages, which
+	// is called soon, perhaps without messages. It is not called concurrently with
+	// WriteMessages or itself.
+	TryWriteMessages(msgs [][]byte) (done bool, err error)
+	// Buffered reports whether ReadMessage would return a message without waiting.
+	// It is called by the reading goroutine.
+	Buffered() bool
+}
+
 // lineWriter is a transport whose frames are lines: it takes a burst of messages,
 // each ended by a newline, as it is.
 type lineWriter interface{ writeLines(b []byte) error }
@@ -47,7 +60,52 @@ func NewStreamTransport(rwc io.ReadWriteCloser, maxMessage int) Transport {
 	if maxMessage <= 0 {
 		maxMessage = defaultLimits.MaxMessageBytes
 	}
-	return &streamTransport{rwc: rwc, limit: maxMessage}
+	t := &streamTransport{rwc: rwc, limit: maxMessage}
+	if w := NewNonBlockingWriter(rwc); w != nil {
+		return &tryStreamTransport{streamTransport: t, w: w}
+	}
+	return t
+}
+
+// tryStreamTransport is a streamTransport over a network connection.
+type tryStreamTransport struct {
+	*streamTransport
+	w    *NonBlockingWriter
+	join []byte
+	rest []byte
+}
+
+// TryWriteMessages implements TryWriter.
+func (t *tryStreamTransport) TryWriteMessages(msgs [][]byte) (bool, error) {
+	t.join = t.join[:0]
+	for _, m := range msgs {
+		t.join = append(append(t.join, m...), '\n')
+	}
+	n, err := t.w.TryWrite(t.join)
+	if err == nil && n < len(t.join) {
+		t.rest = append(t.rest, t.join[n:]...)
+		return false, nil
+	}
+	return true, err
+}
+
+func (t *tryStreamTransport) writeLines(b []byte) error {
+	if len(t.rest) > 0 {
+		rest := t.rest
+		t.rest = nil
+		if err := t.streamTransport.writeLines(rest); err != nil {
+			return err
+		}
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	return t.streamTransport.writeLines(b)
+}
+
+// Buffered implements TryWriter.
+func (t *tryStreamTransport) Buffered() bool {
+	return bytes.IndexByte(t.buf[t.r:t.streamTransport.w], '\n') >= 0
 }
 
 func (t *streamTransport) ReadMessage() ([]byte, error) {

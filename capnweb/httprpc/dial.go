@@ -3,13 +3,13 @@ package httprpc
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/tongs-dev/tongs/capnweb"
 )
 
@@ -56,7 +56,7 @@ func (e *HandshakeError) Error() string {
 
 // Dial opens a session over a WebSocket. The URL's scheme is ws, wss, http or
 // https. ctx bounds connecting only; the session lives until it is closed or lost.
-func Dial(ctx context.Context, url string, opts *DialOptions) (*capnweb.Session, error) {
+func Dial(ctx context.Context, address string, opts *DialOptions) (*capnweb.Session, error) {
 	if opts == nil {
 		opts = &DialOptions{}
 	}
@@ -67,66 +67,73 @@ func Dial(ctx context.Context, url string, opts *DialOptions) (*capnweb.Session,
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 
-	var cork *corkConn
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("httprpc: %w", err)
+	}
+	conn, err := connect(ctx, u, opts)
+	if err != nil {
+		return nil, fmt.Errorf("httprpc: connect to %s: %w", u.Redacted(), err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	r, err := upgrade(conn, u, opts.Header)
+	if !stop() && err == nil {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		_ = conn.Close()
+		var refused *HandshakeError
+		if errors.As(err, &refused) {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, fmt.Errorf("httprpc: connect to %s: %w", u.Redacted(), err)
+	}
+	t := newSocket(conn, r, true, messageLimit(opts.MaxMessageBytes), pingInterval(opts.PingInterval))
+	return capnweb.NewSession(t, opts.Main, sessionOptions(opts.MaxMessageBytes, opts.Session)...), nil
+}
+
+// connect opens the connection beneath.
+func connect(ctx context.Context, u *url.URL, opts *DialOptions) (net.Conn, error) {
+	secure := false
+	switch u.Scheme {
+	case "ws", "http":
+	case "wss", "https":
+		secure = true
+	default:
+		return nil, fmt.Errorf("the URL's scheme must be ws, wss, http or https, not %q", u.Scheme)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "80"
+		if secure {
+			port = "443"
+		}
+	}
 	dial := opts.DialContext
 	if dial == nil {
 		dial = (&net.Dialer{}).DialContext
 	}
-	tr := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			cork = &corkConn{Conn: c}
-			return cork, nil
-		},
-		DialTLSContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dial(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			cfg := opts.TLS.Clone()
-			if cfg == nil {
-				cfg = &tls.Config{MinVersion: tls.VersionTLS12}
-			}
-			if cfg.ServerName == "" {
-				cfg.ServerName, _, _ = net.SplitHostPort(addr)
-			}
-			tc := tls.Client(c, cfg)
-			if err := tc.HandshakeContext(ctx); err != nil {
-				_ = c.Close()
-				return nil, err
-			}
-			cork = &corkConn{Conn: tc}
-			return cork, nil
-		},
+	conn, err := dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), port))
+	if err != nil || !secure {
+		return conn, err
 	}
-	ws, resp, err := websocket.Dial(ctx, url, &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: tr, CheckRedirect: noRedirect},
-		HTTPHeader: opts.Header,
-	})
-	if err != nil {
-		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			e := &HandshakeError{StatusCode: resp.StatusCode}
-			if resp.Body != nil {
-				b, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
-				e.Body = string(b)
-				_ = resp.Body.Close()
-			}
-			tr.CloseIdleConnections()
-			return nil, e
-		}
-		tr.CloseIdleConnections()
-		return nil, fmt.Errorf("httprpc: connect to %s: %w", url, err)
+	cfg := opts.TLS.Clone()
+	if cfg == nil {
+		cfg = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	t := newTransport(ws, cork, messageLimit(opts.MaxMessageBytes), pingInterval(opts.PingInterval))
-	return capnweb.NewSession(t, opts.Main, sessionOptions(opts.MaxMessageBytes, opts.Session)...), nil
+	if cfg.ServerName == "" {
+		cfg.ServerName = u.Hostname()
+	}
+	tc := tls.Client(conn, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return tc, nil
 }
-
-// noRedirect: credentials in Header must not travel to another host.
-func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func pingInterval(d time.Duration) time.Duration {
 	if d == 0 {

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/tongs-dev/tongs/capnweb"
 )
 
@@ -70,14 +69,7 @@ func matchHost(pattern, host string) bool {
 	return false
 }
 
-func isUpgrade(r *http.Request) bool {
-	for _, v := range r.Header.Values("Upgrade") {
-		if strings.EqualFold(strings.TrimSpace(v), "websocket") {
-			return true
-		}
-	}
-	return false
-}
+func isUpgrade(r *http.Request) bool { return hasToken(r.Header, "Upgrade", "websocket") }
 
 func (h *Handler) main(w http.ResponseWriter, r *http.Request) (any, bool) {
 	if h.Main == nil {
@@ -97,19 +89,19 @@ func (h *Handler) main(w http.ResponseWriter, r *http.Request) (any, bool) {
 }
 
 func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
+	if !h.originAllowed(w, r) {
+		http.Error(w, "pages of this origin may not use this endpoint", http.StatusForbidden)
+		return
+	}
 	main, ok := h.main(w, r)
 	if !ok {
 		return
 	}
-	hj := &corkHijacker{ResponseWriter: w}
-	ws, err := websocket.Accept(hj, r, &websocket.AcceptOptions{
-		OriginPatterns:  h.AllowOrigins,
-		CompressionMode: websocket.CompressionDisabled,
-	})
-	if err != nil {
-		return // Accept has answered
+	conn, br, ok := accept(w, r)
+	if !ok {
+		return
 	}
-	t := newTransport(ws, hj.conn, messageLimit(h.MaxMessageBytes), pingInterval(h.PingInterval))
+	t := newSocket(conn, br, false, messageLimit(h.MaxMessageBytes), pingInterval(h.PingInterval))
 	// The request's context ends when the handler returns or the server is closed,
 	// not when the client goes away: the session notices that itself.
 	opts := append([]capnweb.Option{capnweb.WithContext(context.WithoutCancel(r.Context()))},

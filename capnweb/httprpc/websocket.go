@@ -1,167 +1,402 @@
 package httprpc
 
 import (
-	"context"
+	"bufio"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
-	"github.com/coder/websocket"
 	"github.com/tongs-dev/tongs/capnweb"
 )
 
-// abortCode is the close code with which a session tells why it ended.
-const abortCode = 3000
+// socket carries messages as WebSocket text frames over a connection on which the
+// handshake has been made. The library that is used for nothing but frames
+// elsewhere would write each message with a system call of its own, and could not
+// write without waiting; measured, that is half of the cost of a call.
+type socket struct {
+	conn   net.Conn
+	r      *bufio.Reader
+	client bool
+	limit  int
+	ping   time.Duration
 
-// wsTransport carries messages as WebSocket text frames.
-type wsTransport struct {
-	ws    *websocket.Conn
-	cork  *corkConn
-	limit int
-	buf   []byte
-	once  sync.Once
-	now   sync.Once
-	stop  chan struct{}
-	lost  chan struct{}
-	ping  time.Duration
+	msg  []byte // the message being read
+	frag bool   // it began, and more of it follows
+
+	mu     sync.Mutex // of writing
+	out    []byte
+	rest   []byte // what TryWriteMessages could not write
+	closed bool   // a close frame was sent
+	try    *capnweb.NonBlockingWriter
+
+	pending sync.Mutex
+	later   []byte
+
+	stop    chan struct{}
+	once    sync.Once
+	endOnce sync.Once
+	peerEnd chan struct{} // closed when reading has ended
+	heard   atomic.Int64  // frames
+	lost    atomic.Bool
+	ponging atomic.Bool
 }
 
-var _ capnweb.Transport = (*wsTransport)(nil)
+var (
+	_ capnweb.Transport = (*socket)(nil)
+	_ capnweb.TryWriter = (*trySocket)(nil)
+)
 
-// newTransport takes a connection over. ping is the interval of keep-alive pings, 0 for none.
-func newTransport(ws *websocket.Conn, cork *corkConn, limit int, ping time.Duration) *wsTransport {
-	ws.SetReadLimit(int64(limit) + 1)
-	t := &wsTransport{ws: ws, cork: cork, limit: limit, stop: make(chan struct{}), lost: make(chan struct{}), ping: ping}
-	if ping > 0 {
-		go t.keepAlive()
+// trySocket is a socket on a connection that can be written to without waiting.
+type trySocket struct{ *socket }
+
+// newSocket takes a connection over; r may hold what was read already. ping is the
+// interval of keep-alive pings, 0 for none.
+func newSocket(conn net.Conn, r *bufio.Reader, client bool, limit int, ping time.Duration) capnweb.Transport {
+	s := &socket{
+		conn: conn, r: r, client: client, limit: limit, ping: ping,
+		stop: make(chan struct{}), peerEnd: make(chan struct{}),
 	}
-	return t
+	if ping > 0 {
+		go s.keepAlive()
+	}
+	if s.try = capnweb.NewNonBlockingWriter(conn); s.try != nil {
+		return &trySocket{s}
+	}
+	return s
 }
 
-// keepAlive ends the connection when the peer does not answer a ping: a
-// half-open connection would otherwise look alive for ever.
-func (t *wsTransport) keepAlive() {
-	tick := time.NewTicker(t.ping)
+// keepAlive pings a peer that has been silent for an interval, and ends the
+// connection when nothing comes in the next: a half-open connection would otherwise
+// look alive for ever.
+func (s *socket) keepAlive() {
+	tick := time.NewTicker(s.ping)
 	defer tick.Stop()
+	pinged := false
+	before := int64(-1)
 	for {
 		select {
-		case <-t.stop:
+		case <-s.stop:
 			return
 		case <-tick.C:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), t.ping)
-		err := t.ws.Ping(ctx)
-		cancel()
-		if err != nil {
-			select {
-			case <-t.stop:
-			default:
-				close(t.lost)
-			}
-			_ = t.ws.CloseNow()
+		now := s.heard.Load()
+		switch {
+		case now != before:
+			pinged = false
+		case pinged:
+			s.lost.Store(true)
+			_ = s.conn.Close()
 			return
+		default:
+			pinged = true
+			go s.control(opPing, nil) // writing may wait; noticing must not
 		}
+		before = now
 	}
+}
+
+// control writes a control frame.
+func (s *socket) control(op byte, payload []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = op == opClose
+	b := append(s.rest, appendFrame(nil, op, payload, s.client)...)
+	s.rest = nil
+	_, _ = s.conn.Write(b)
 }
 
 // ReadMessage implements capnweb.Transport.
-func (t *wsTransport) ReadMessage() ([]byte, error) {
-	kind, r, err := t.ws.Reader(context.Background())
+func (s *socket) ReadMessage() ([]byte, error) {
+	msg, err := s.read()
 	if err != nil {
-		return nil, t.readError(err)
+		s.endOnce.Do(func() { close(s.peerEnd) })
+		return nil, s.explain(err)
 	}
-	if kind != websocket.MessageText {
-		return nil, &capnweb.Error{Name: "TypeError", Message: "Received unexpected message type from WebSocket."}
-	}
-	if cap(t.buf) > 1<<20 {
-		t.buf = nil
-	}
-	t.buf = t.buf[:0]
-	for {
-		if len(t.buf) == cap(t.buf) {
-			t.buf = append(t.buf, 0)[:len(t.buf)]
-		}
-		n, err := r.Read(t.buf[len(t.buf):cap(t.buf)])
-		t.buf = t.buf[:len(t.buf)+n]
-		if errors.Is(err, io.EOF) {
-			return t.buf, nil
-		}
-		if err != nil {
-			return nil, t.readError(err)
-		}
-		if len(t.buf) > t.limit {
-			return t.buf, nil // the session refuses it
-		}
-	}
+	return msg, nil
 }
 
-func (t *wsTransport) readError(err error) error {
-	select {
-	case <-t.lost:
-		return fmt.Errorf("the peer did not answer a ping within %s", t.ping)
-	default:
+func (s *socket) explain(err error) error {
+	if s.lost.Load() {
+		return fmt.Errorf("the peer did not answer a ping within %s", s.ping)
 	}
-	var c websocket.CloseError
-	if errors.As(err, &c) {
-		return fmt.Errorf("Peer closed WebSocket: %d %s", c.Code, c.Reason) //nolint:staticcheck // the reference's text
+	var v *protocolError
+	if errors.As(err, &v) {
+		go s.sendClose(v.code, v.text)
 	}
 	return err
 }
 
-// WriteMessages implements capnweb.Transport.
-func (t *wsTransport) WriteMessages(msgs [][]byte) error {
-	ctx := context.Background()
-	if len(msgs) == 1 || t.cork == nil {
-		for _, m := range msgs {
-			if err := t.ws.Write(ctx, websocket.MessageText, m); err != nil {
-				return err
-			}
-		}
-		return nil
+func (s *socket) read() ([]byte, error) {
+	if cap(s.msg) > 1<<20 {
+		s.msg = nil
 	}
-	t.cork.cork()
-	for _, m := range msgs {
-		if err := t.ws.Write(ctx, websocket.MessageText, m); err != nil {
-			_ = t.cork.uncork()
+	s.msg = s.msg[:0]
+	for {
+		h, err := readHeader(s.r, !s.client)
+		if err != nil {
+			return nil, err
+		}
+		s.heard.Add(1) // any frame shows that the peer is there
+		if h.op >= opClose {
+			if err := s.readControl(h); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		switch {
+		case h.op == opBinary:
+			return nil, &capnweb.Error{Name: "TypeError", Message: "Received unexpected message type from WebSocket."}
+		case h.op == opContinuation != s.frag:
+			return nil, violation("a fragment out of order")
+		case h.length > int64(s.limit-len(s.msg)):
+			go s.sendClose(statusTooBig, "message too big")
+			return nil, &tooLong{s.limit}
+		}
+		if err := s.readPayload(h); err != nil {
+			return nil, err
+		}
+		s.frag = !h.fin
+		if h.fin {
+			return s.msg, nil
+		}
+	}
+}
+
+// readPayload appends a frame's payload to the message. Memory is taken as the
+// bytes come, not as the header promises.
+func (s *socket) readPayload(h frameHeader) error {
+	start := len(s.msg)
+	for left := int(h.length); left > 0; {
+		n := min(left, max(64<<10, len(s.msg)))
+		at := len(s.msg)
+		if cap(s.msg)-at < n {
+			bigger := make([]byte, at, at+n)
+			copy(bigger, s.msg)
+			s.msg = bigger
+		}
+		s.msg = s.msg[:at+n]
+		if _, err := io.ReadFull(s.r, s.msg[at:]); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+		left -= n
+	}
+	if h.masked {
+		mask(s.msg[start:], h.key)
+	}
+	return nil
+}
+
+func (s *socket) readControl(h frameHeader) error {
+	var buf [maxControl]byte
+	p := buf[:h.length]
+	if _, err := io.ReadFull(s.r, p); err != nil {
+		return io.ErrUnexpectedEOF
+	}
+	if h.masked {
+		mask(p, h.key)
+	}
+	switch h.op {
+	case opPing:
+		// One answer at a time: whoever sends pings without reading gets no more.
+		if s.ponging.CompareAndSwap(false, true) {
+			pong := append([]byte(nil), p...)
+			go func() {
+				s.control(opPong, pong)
+				s.ponging.Store(false)
+			}()
+		}
+	case opClose:
+		code, reason := statusNone, ""
+		if len(p) >= 2 {
+			code, reason = int(binary.BigEndian.Uint16(p)), string(p[2:])
+		}
+		go s.sendClose(code, "")
+		return &peerClosed{code, reason}
+	}
+	return nil
+}
+
+// peerClosed is a close frame of the peer.
+type peerClosed struct {
+	code   int
+	reason string
+}
+
+func (e *peerClosed) Error() string {
+	return fmt.Sprintf("Peer closed WebSocket: %d %s", e.code, e.reason)
+}
+
+// tooLong is a message over the limit.
+type tooLong struct{ limit int }
+
+func (e *tooLong) Error() string {
+	return fmt.Sprintf("Incoming message exceeds maximum size of %d bytes.", e.limit)
+}
+func (e *tooLong) Is(target error) bool { return target == capnweb.ErrLimit }
+
+// Buffered implements capnweb.TryWriter.
+func (s *trySocket) Buffered() bool {
+	n := s.r.Buffered()
+	if n < 2 {
+		return false
+	}
+	b, _ := s.r.Peek(n)
+	if b[0] != 0x80|opText {
+		return false
+	}
+	length, at := int(b[1]&0x7f), 2
+	switch {
+	case length == 127:
+		return false
+	case length == 126:
+		if n < 4 {
+			return false
+		}
+		length, at = int(binary.BigEndian.Uint16(b[2:])), 4
+	}
+	if !s.client {
+		at += 4
+	}
+	return n >= at+length
+}
+
+// inlineFrame is the size from which an unmasked message is not copied.
+const inlineFrame = 32 << 10
+
+// WriteMessages implements capnweb.Transport.
+func (s *socket) WriteMessages(msgs [][]byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return net.ErrClosed
+	}
+	s.collect()
+	if len(s.rest) > 0 {
+		rest := s.rest
+		s.rest = nil
+		if _, err := s.conn.Write(rest); err != nil {
 			return err
 		}
 	}
-	return t.cork.uncork()
+	if cap(s.out) > 1<<20 {
+		s.out = nil
+	}
+	s.out = s.out[:0]
+	for _, m := range msgs {
+		if s.client || len(m) < inlineFrame {
+			s.out = appendFrame(s.out, opText, m, s.client)
+			if len(s.out) < 256<<10 {
+				continue
+			}
+			m = nil
+		} else {
+			s.out = appendFrameHeader(s.out, opText, len(m))
+		}
+		bufs := net.Buffers{s.out}
+		if m != nil {
+			bufs = append(bufs, m)
+		}
+		if _, err := bufs.WriteTo(s.conn); err != nil {
+			return err
+		}
+		s.out = s.out[:0]
+	}
+	if len(s.out) == 0 {
+		return nil
+	}
+	_, err := s.conn.Write(s.out)
+	return err
+}
+
+// TryWriteMessages implements capnweb.TryWriter.
+func (s *trySocket) TryWriteMessages(msgs [][]byte) (bool, error) {
+	if !s.mu.TryLock() { // a control frame is being written, which may wait
+		s.pending.Lock()
+		for _, m := range msgs {
+			s.later = appendFrame(s.later, opText, m, s.client)
+		}
+		s.pending.Unlock()
+		return false, nil
+	}
+	defer s.mu.Unlock()
+	s.collect()
+	if s.closed {
+		return true, net.ErrClosed
+	}
+	s.out = s.out[:0]
+	for _, m := range msgs {
+		s.out = appendFrame(s.out, opText, m, s.client)
+	}
+	if len(s.rest) > 0 {
+		s.rest = append(s.rest, s.out...)
+		return false, nil
+	}
+	n, err := s.try.TryWrite(s.out)
+	if err == nil && n < len(s.out) {
+		s.rest = append(s.rest, s.out[n:]...)
+		return false, nil
+	}
+	return true, err
+}
+
+// collect takes over what came while a control frame was being written.
+func (s *socket) collect() {
+	s.pending.Lock()
+	s.rest = append(s.rest, s.later...)
+	s.later = nil
+	s.pending.Unlock()
 }
 
 // closeTimeout bounds the closing handshake.
 const closeTimeout = time.Second
 
-// Close implements capnweb.Transport.
-func (t *wsTransport) Close(reason error) error {
-	first := false
-	t.once.Do(func() {
-		first = true
-		close(t.stop)
-		code, text := websocket.StatusNormalClosure, ""
-		if reason != nil {
-			code, text = abortCode, closeReason(reason)
-		}
-		guard := time.AfterFunc(closeTimeout, func() { _ = t.ws.CloseNow() })
-		defer guard.Stop()
-		_ = t.ws.Close(code, text)
-	})
-	if !first {
-		t.now.Do(func() { _ = t.ws.CloseNow() })
+func (s *socket) sendClose(code int, reason string) {
+	_ = s.conn.SetWriteDeadline(time.Now().Add(closeTimeout))
+	var p []byte
+	if code != statusNone {
+		p = append(binary.BigEndian.AppendUint16(nil, uint16(code)), cut(reason)...)
 	}
-	return nil
+	s.control(opClose, p)
 }
 
-// closeReason is the reason cut to what fits a close frame, on a boundary of characters.
-func closeReason(err error) string {
-	s := err.Error()
-	if len(s) <= 123 {
+// Close implements capnweb.Transport: it sends a close frame and waits a moment for
+// the peer's. Closing again ends the waiting.
+func (s *socket) Close(reason error) error {
+	first := false
+	s.once.Do(func() { first = true })
+	if first {
+		close(s.stop)
+		code, text := statusNormal, ""
+		if reason != nil {
+			code, text = statusAbort, reason.Error()
+		}
+		s.sendClose(code, text)
+		select {
+		case <-s.peerEnd:
+		case <-time.After(closeTimeout):
+		}
+	}
+	return s.conn.Close()
+}
+
+// cut shortens a reason to what fits a close frame, on a boundary of characters.
+func cut(s string) string {
+	if len(s) <= maxControl-2 {
 		return s
 	}
-	n := 123
+	n := maxControl - 2
 	for n > 0 && !utf8.RuneStart(s[n]) {
 		n--
 	}
