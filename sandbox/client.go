@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -92,12 +93,12 @@ func (c *Client) open(ctx context.Context, op, token string) (net.Conn, string, 
 }
 
 func greet(conn net.Conn, token string) (Welcome, error) {
-	if _, err := io.WriteString(conn, Greeting{Protocol: Protocol, Token: token}.String()); err != nil {
-		return Welcome{}, err
-	}
+	_, werr := io.WriteString(conn, Greeting{Protocol: Protocol, Token: token}.String())
+	// A guest that refuses at once may have closed before it was greeted; its
+	// answer is there all the same.
 	line, err := ReadGreetingLine(conn)
 	if err != nil {
-		return Welcome{}, err
+		return Welcome{}, cmp.Or(werr, err)
 	}
 	return ParseWelcome(line)
 }

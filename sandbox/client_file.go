@@ -23,11 +23,21 @@ func (c *Client) ReadFile(ctx context.Context, path string, opts ReadOptions) ([
 		return nil, nil, err
 	}
 	defer r.Close()
-	buf := bytes.NewBuffer(make([]byte, 0, min(max(rep.Info.Size-opts.Offset, 0), 1<<20)))
-	if _, err := io.Copy(buf, r); err != nil {
-		return nil, nil, err
+	// What the guest says of the size is only a hint, and a bounded one.
+	data := make([]byte, 0, min(max(rep.Info.Size-opts.Offset, 0), 64<<20)+1)
+	for {
+		if len(data) == cap(data) {
+			data = append(data, 0)[:len(data)]
+		}
+		n, err := r.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		if errors.Is(err, io.EOF) {
+			return data, &rep.Info, nil
+		}
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	return buf.Bytes(), &rep.Info, nil
 }
 
 func (c *Client) OpenFile(ctx context.Context, path string, opts ReadOptions) (io.ReadCloser, error) {
@@ -51,39 +61,66 @@ func (c *Client) openBody(ctx context.Context, token string) (*body, error) {
 	return b, nil
 }
 
-// body is a file that is being read.
+// body is a file that is being read. Its bytes go straight to whoever reads.
 type body struct {
 	ctx  context.Context
 	conn net.Conn
 	r    *FrameReader
-	rest []byte
+	left int // of the frame
 	err  error
 	stop func() bool
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	for len(b.rest) == 0 {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for b.left == 0 {
 		if b.err != nil {
 			return 0, b.err
 		}
-		kind, data, err := b.r.Next()
-		var e *Error
+		kind, n, err := b.r.header()
 		switch {
-		case err == nil && kind == FrameData:
-			b.rest = data
-		case err == nil && kind == FrameEnd:
+		case err != nil:
+			return 0, b.fail(err)
+		case kind == FrameData:
+			b.left = n
+		case kind == FrameEnd:
 			b.err = io.EOF
-		case b.ctx.Err() != nil:
-			b.err = b.ctx.Err()
-		case errors.As(err, &e):
-			b.err = e
+		case kind == FrameError:
+			text, err := readGrowing(b.r.r, n)
+			if err == nil {
+				_, _, err = b.r.finish(kind, text)
+			}
+			return 0, b.fail(err)
 		default:
-			b.err = &Error{Code: CodeConnectionLost, Op: "read file", Message: "the connection to the sandbox broke", Err: err}
+			return 0, b.fail(errors.New("the guest sent a frame of an unknown kind"))
 		}
 	}
-	n := copy(p, b.rest)
-	b.rest = b.rest[n:]
+	n, err := b.r.r.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	if err != nil {
+		if errors.Is(err, io.EOF) {
+			err = io.ErrUnexpectedEOF
+		}
+		b.left = 0
+		return n, b.fail(err)
+	}
 	return n, nil
+}
+
+// fail ends the reading with what is known best.
+func (b *body) fail(err error) error {
+	var e *Error
+	switch {
+	case b.ctx.Err() != nil:
+		b.err = b.ctx.Err()
+	case errors.As(err, &e):
+		b.err = e
+	default:
+		b.err = &Error{Code: CodeConnectionLost, Op: "read file", Message: "the connection to the sandbox broke", Err: err}
+	}
+	return b.err
 }
 
 func (b *body) Close() error {

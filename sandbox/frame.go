@@ -96,13 +96,9 @@ func NewFrameReader(r io.Reader) *FrameReader {
 // Next reads a frame; payload is valid until the next call. io.EOF comes only
 // between frames; a frame of FrameError comes back as its *Error.
 func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
-	var hdr [frameHeader]byte
-	if _, err := io.ReadFull(f.r, hdr[:]); err != nil {
+	kind, n, err := f.header()
+	if err != nil {
 		return 0, nil, err
-	}
-	n := int(binary.BigEndian.Uint32(hdr[1:]))
-	if n > MaxFrameBytes {
-		return 0, nil, fmt.Errorf("sandbox: a frame of %d bytes is announced, the most is %d", n, MaxFrameBytes)
 	}
 	if cap(f.buf) < n {
 		// Grow by what arrives, not by what is announced.
@@ -111,7 +107,7 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 			if err != nil {
 				return 0, nil, err
 			}
-			return f.finish(FrameKind(hdr[0]), f.buf)
+			return f.finish(kind, f.buf)
 		}
 		f.buf = make([]byte, n)
 	}
@@ -122,7 +118,20 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 		}
 		return 0, nil, err
 	}
-	return f.finish(FrameKind(hdr[0]), f.buf)
+	return f.finish(kind, f.buf)
+}
+
+// header reads what is before a payload.
+func (f *FrameReader) header() (FrameKind, int, error) {
+	var hdr [frameHeader]byte
+	if _, err := io.ReadFull(f.r, hdr[:]); err != nil {
+		return 0, 0, err
+	}
+	n := binary.BigEndian.Uint32(hdr[1:])
+	if n > MaxFrameBytes {
+		return 0, 0, fmt.Errorf("sandbox: a frame of %d bytes is announced, the most is %d", n, MaxFrameBytes)
+	}
+	return FrameKind(hdr[0]), int(n), nil
 }
 
 func (f *FrameReader) finish(kind FrameKind, payload []byte) (FrameKind, []byte, error) {
@@ -140,7 +149,7 @@ func readGrowing(r io.Reader, n int) ([]byte, error) {
 	buf := make([]byte, 0, 64<<10)
 	for len(buf) < n {
 		if len(buf) == cap(buf) {
-			grown := make([]byte, len(buf), min(2*cap(buf), n))
+			grown := make([]byte, len(buf), min(2*cap(buf), (n+0xffff)&^0xffff))
 			copy(grown, buf)
 			buf = grown
 		}

@@ -109,23 +109,24 @@ func (a *rpcAgent) exec(ctx context.Context, command string, opts *execOptions) 
 	var out, errOut bytes.Buffer
 	truncated := false
 	for off := int64(0); ; {
-		stream, data, dropped, ended := p.log.read(off)
+		v := p.log.read(off)
 		b := &out
-		if stream == sandbox.Stderr {
+		if v.stream == sandbox.Stderr {
 			b = &errOut
 		}
-		if room := maxExecOutput - b.Len(); len(data) > room {
-			b.Write(data[:room])
+		if room := maxExecOutput - b.Len(); len(v.data) > room {
+			b.Write(v.data[:room])
 			truncated = true
 		} else {
-			b.Write(data)
+			b.Write(v.data)
 		}
-		off += dropped + int64(len(data))
+		off += v.dropped + int64(len(v.data))
+		p.log.release(v)
 		p.log.confirm(off)
-		if ended {
+		if v.ended {
 			break
 		}
-		if len(data) > 0 {
+		if len(v.data) > 0 {
 			continue
 		}
 		select {

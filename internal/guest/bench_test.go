@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/tongs-dev/tongs/sandbox"
@@ -120,16 +121,16 @@ func BenchmarkFile(b *testing.B) {
 	}
 }
 
-// BenchmarkOutput passes 64 MiB of a command's output, beside the same bytes from
-// a pipe, through a unix socket, to a reader here.
+// BenchmarkOutput passes 64 MiB of a command's output, beside what nothing between
+// a command and its reader can beat by much: a process that copies a pipe into a
+// unix socket, and a read here.
 func BenchmarkOutput(b *testing.B) {
 	const size = 64 << 20
 	argv := []string{"head", "-c", fmt.Sprint(size), "/dev/zero"}
 	b.Run("pipe-and-socket", func(b *testing.B) {
 		b.SetBytes(size)
-		dir := b.TempDir()
 		for b.Loop() {
-			if n, err := relayed(filepath.Join(dir, "s"), argv); err != nil || n != size {
+			if n, err := relayed(argv); err != nil || n != size {
 				b.Fatalf("%d bytes, %v", n, err)
 			}
 		}
@@ -155,39 +156,55 @@ type countWriter int64
 
 func (c *countWriter) Write(b []byte) (int, error) { *c += countWriter(len(b)); return len(b), nil }
 
-// relayed is what nothing between a command and its reader can beat by much: a
-// pipe, a process's copy into a unix socket, a read.
-func relayed(path string, argv []string) (int64, error) {
-	ln, err := net.Listen("unix", path)
+// relayed counts the bytes that come through beRelay, in another process.
+func relayed(argv []string) (int64, error) {
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
-	defer ln.Close()
-	cmd := exec.Command(argv[0], argv[1:]...)
-	out, err := cmd.StdoutPipe()
+	theirs, mine := os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket")
+	defer mine.Close()
+	exe, err := os.Executable()
 	if err != nil {
 		return 0, err
 	}
-	if err := cmd.Start(); err != nil {
+	cmd := exec.Command(exe, argv...)
+	cmd.Env = append(os.Environ(), playRelay+"=1")
+	cmd.ExtraFiles = []*os.File{theirs}
+	cmd.Stderr = os.Stderr
+	err = cmd.Start()
+	theirs.Close()
+	if err != nil {
 		return 0, err
 	}
-	sent := make(chan error, 1)
-	go func() {
-		c, err := net.Dial("unix", path)
-		if err != nil {
-			sent <- err
-			return
-		}
-		defer c.Close()
-		// Not io.Copy of the two, which would splice within the kernel.
-		_, err = io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{out}, make([]byte, 64<<10))
-		sent <- err
-	}()
-	c, err := ln.Accept()
+	c, err := net.FileConn(mine)
 	if err != nil {
 		return 0, err
 	}
 	defer c.Close()
 	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 64<<10))
-	return n, errors.Join(err, <-sent, cmd.Wait())
+	return n, errors.Join(err, cmd.Wait())
+}
+
+// beRelay runs the command that the arguments name, and copies its output to
+// descriptor 3.
+func beRelay() int {
+	f := os.NewFile(3, "socket")
+	c, err := net.FileConn(f)
+	if err != nil {
+		return 1
+	}
+	cmd := exec.Command(os.Args[1], os.Args[2:]...)
+	out, err := cmd.StdoutPipe()
+	if err != nil || cmd.Start() != nil {
+		return 1
+	}
+	// Not io.Copy of the two, which would splice within the kernel.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{out}, make([]byte, 64<<10)); err != nil {
+		return 1
+	}
+	if cmd.Wait() != nil {
+		return 1
+	}
+	return 0
 }

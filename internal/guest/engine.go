@@ -211,6 +211,9 @@ wait:
 		for _, m := range p.pumps {
 			m.f.Close()
 		}
+		if k := p.log.sink.Load(); k != nil {
+			k.conn.Close() // a pump may be writing to somebody who doesn't read
+		}
 	}
 	g.children.close()
 	g.wg.Wait()

@@ -67,16 +67,17 @@ func (p *process) collect() *execOutput {
 	var o execOutput
 	var off int64
 	for {
-		stream, data, dropped, _ := p.log.read(off)
-		off += dropped + int64(len(data))
-		if len(data) == 0 {
+		v := p.log.read(off)
+		off += v.dropped + int64(len(v.data))
+		if len(v.data) == 0 {
 			return &o
 		}
-		if stream == sandbox.Stderr {
-			o.stderr = append(o.stderr, data...)
+		if v.stream == sandbox.Stderr {
+			o.stderr = append(o.stderr, v.data...)
 		} else {
-			o.stdout = append(o.stdout, data...)
+			o.stdout = append(o.stdout, v.data...)
 		}
+		p.log.release(v)
 	}
 }
 
@@ -110,16 +111,17 @@ func (s shell) Run(ctx context.Context, cmd tool.Command, onOutput func([]byte))
 	var giveUp <-chan time.Time
 	var off int64
 	for {
-		_, data, dropped, ended := p.log.read(off)
-		if len(data) > 0 {
-			onOutput(data)
+		v := p.log.read(off)
+		if len(v.data) > 0 {
+			onOutput(v.data)
 		}
-		off += dropped + int64(len(data))
+		off += v.dropped + int64(len(v.data))
+		p.log.release(v)
 		p.log.confirm(off)
-		if ended {
+		if v.ended {
 			break
 		}
-		if len(data) > 0 {
+		if len(v.data) > 0 {
 			continue
 		}
 		if cmd.Timeout > 0 && giveUp == nil {

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tongs-dev/tongs/sandbox"
@@ -17,14 +18,18 @@ import (
 type outputLog struct {
 	mu       sync.Mutex
 	limit    int64
+	biggest  int64 // chunk
 	lossless bool
 
 	chunks []*chunk
-	start  int64 // first byte held
+	free   []*chunk // of the largest size, to be used again
+	start  int64    // first byte held
 	end    int64
 	marks  []mark
 	ended  bool // no byte will come any more
 
+	over    chan struct{} // closed when it has ended
+	sink    atomic.Pointer[sink]
 	changed chan struct{} // closed at the next append or end; nil: nobody waits
 	space   chan struct{} // closed at the next confirmation; nil: nobody waits
 
@@ -33,8 +38,19 @@ type outputLog struct {
 }
 
 type chunk struct {
-	off int64
-	buf []byte // only ever appended to within its capacity
+	off  int64
+	buf  []byte // only ever appended to within its capacity
+	pins int    // views that are in use
+	gone bool   // no longer in the log
+}
+
+// view is a piece of the log that a reader looks at without copying it.
+type view struct {
+	stream  sandbox.Stream
+	data    []byte // empty: there is nothing at this offset yet
+	dropped int64  // bytes between the offset asked for and data
+	ended   bool   // and there never will be
+	chunk   *chunk
 }
 
 type mark struct {
@@ -44,12 +60,12 @@ type mark struct {
 
 const (
 	minChunk  = 4 << 10
-	maxChunk  = 64 << 10
+	maxChunk  = 256 << 10
 	markBytes = 16 // what a mark counts for, so that switching streams is no way around the limit
 )
 
 func newLog(limit int64, lossless bool) *outputLog {
-	return &outputLog{limit: limit, lossless: lossless, detached: time.Now()}
+	return &outputLog{limit: limit, biggest: max(min(limit/4, maxChunk), minChunk), lossless: lossless, over: make(chan struct{}), detached: time.Now()}
 }
 
 func (l *outputLog) size() int64 { return l.end - l.start + int64(len(l.marks))*markBytes }
@@ -95,11 +111,18 @@ func (l *outputLog) tail() *chunk {
 			return c
 		}
 	}
+	if k := len(l.free); k > 0 {
+		c := l.free[k-1]
+		l.free = l.free[:k-1]
+		*c = chunk{off: l.end, buf: c.buf[:0]}
+		l.chunks = append(l.chunks, c)
+		return c
+	}
 	size := int64(minChunk)
 	if k := len(l.chunks); k > 0 {
 		size = int64(cap(l.chunks[k-1].buf)) * 4
 	}
-	size = max(min(size, maxChunk, l.limit/4), minChunk)
+	size = min(size, l.biggest)
 	c := &chunk{off: l.end, buf: make([]byte, 0, size)}
 	l.chunks = append(l.chunks, c)
 	return c
@@ -113,16 +136,42 @@ func (l *outputLog) trim() {
 		l.start = l.chunks[k].off
 		l.dropMarks()
 	}
-	if k > 0 {
-		clear(l.chunks[:k])
-		l.chunks = append(l.chunks[:0], l.chunks[k:]...)
-	}
+	l.dropChunks(k)
 	// One chunk full of marks: drop bytes of it.
 	if extra := l.size() - l.limit; extra > 0 && len(l.marks) > 1 {
 		half := l.marks[len(l.marks)/2].off
 		l.start = max(l.start, half)
 		l.dropMarks()
 	}
+}
+
+// dropChunks takes the first k chunks out.
+func (l *outputLog) dropChunks(k int) {
+	for i, c := range l.chunks[:k] {
+		c.gone = true
+		l.recycle(c)
+		l.chunks[i] = nil
+	}
+	l.chunks = append(l.chunks[:0], l.chunks[k:]...)
+}
+
+// recycle keeps a chunk that nobody uses for the next bytes: a command that
+// writes gigabytes needs no more memory than its log, and no collecting.
+func (l *outputLog) recycle(c *chunk) {
+	if c.gone && c.pins == 0 && int64(cap(c.buf)) == l.biggest && !l.ended && int64(len(l.free)+len(l.chunks))*l.biggest < l.limit+2*l.biggest {
+		l.free = append(l.free, c)
+	}
+}
+
+// release ends the use of a view.
+func (l *outputLog) release(v view) {
+	if v.chunk == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	v.chunk.pins--
+	l.recycle(v.chunk)
 }
 
 // dropMarks forgets marks that lie wholly before start.
@@ -153,10 +202,7 @@ func (l *outputLog) confirm(off int64) {
 	if k == len(l.chunks) && k > 0 && len(l.chunks[k-1].buf) < cap(l.chunks[k-1].buf) {
 		k-- // the tail has room left
 	}
-	if k > 0 {
-		clear(l.chunks[:k])
-		l.chunks = append(l.chunks[:0], l.chunks[k:]...)
-	}
+	l.dropChunks(k)
 	l.dropMarks()
 	if l.space != nil {
 		close(l.space)
@@ -164,33 +210,36 @@ func (l *outputLog) confirm(off int64) {
 	}
 }
 
-// read gives bytes of one stream from off on, without copying. dropped counts
-// the bytes between off and the first that is still there.
-func (l *outputLog) read(off int64) (stream sandbox.Stream, data []byte, dropped int64, ended bool) {
+// read looks at bytes of one stream from off on. The view must be released, which
+// may be later than its bytes are dropped: they stay as they are until then.
+func (l *outputLog) read(off int64) (v view) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if off < l.start {
-		dropped = l.start - off
+		v.dropped = l.start - off
 		off = l.start
 	}
 	if off >= l.end {
-		return 0, nil, dropped, l.ended
+		v.ended = l.ended
+		return v
 	}
 	limit := l.end
 	for i := len(l.marks) - 1; i >= 0; i-- {
 		if l.marks[i].off <= off || i == 0 {
-			stream = l.marks[i].stream
+			v.stream = l.marks[i].stream
 			break
 		}
 		limit = l.marks[i].off
 	}
 	for _, c := range l.chunks {
 		if off >= c.off && off < c.off+int64(len(c.buf)) {
-			data = c.buf[off-c.off : min(int64(len(c.buf)), limit-c.off)]
+			v.data = c.buf[off-c.off : min(int64(len(c.buf)), limit-c.off)]
+			v.chunk = c
+			c.pins++
 			break
 		}
 	}
-	return stream, data, dropped, false
+	return v
 }
 
 // waitChange gives a channel that closes at the next append or end.
@@ -266,6 +315,8 @@ func (l *outputLog) finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.ended = true
+	l.free = nil
+	close(l.over)
 	l.wake()
 }
 
@@ -274,6 +325,25 @@ func (l *outputLog) wake() {
 		close(l.changed)
 		l.changed = nil
 	}
+}
+
+// flush passes new bytes on to the sink, if there is one.
+func (l *outputLog) flush() {
+	if k := l.sink.Load(); k != nil {
+		k.push()
+	}
+}
+
+// install makes k the sink, unless there is one, or the log isn't lossless: then
+// nothing that waits for a reader may be in the way of the command.
+func (l *outputLog) install(k *sink) bool {
+	l.mu.Lock()
+	ok := l.lossless && !l.ended && l.sink.CompareAndSwap(nil, k)
+	l.mu.Unlock()
+	if ok {
+		k.push() // what came in between
+	}
+	return ok
 }
 
 func (l *outputLog) span() (start, end int64, ended bool) {
@@ -290,7 +360,7 @@ func (l *outputLog) held() int64 {
 	for _, c := range l.chunks {
 		n += int64(cap(c.buf))
 	}
-	return n + int64(cap(l.marks))*markBytes
+	return n + int64(len(l.free))*l.biggest + int64(cap(l.marks))*markBytes
 }
 
 var closedChan = func() <-chan struct{} {

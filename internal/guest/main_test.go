@@ -21,13 +21,20 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// The test binary plays the guest when this variable is set: a guest owns all
-// children of its process, and the tests have some of their own.
-const playGuest = "TONGS_TEST_PLAY_GUEST"
+// The test binary plays the guest when this variable is set, because a guest owns
+// all children of its process, and the tests have some of their own; and it plays
+// what the guest is measured beside.
+const (
+	playGuest = "TONGS_TEST_PLAY_GUEST"
+	playRelay = "TONGS_TEST_PLAY_RELAY"
+)
 
 func TestMain(m *testing.M) {
 	if os.Getenv(playGuest) != "" {
 		os.Exit(beGuest())
+	}
+	if os.Getenv(playRelay) != "" {
+		os.Exit(beRelay())
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -275,6 +275,9 @@ func TestStdin(t *testing.T) {
 	if _, err := second.Write([]byte("two")); err != nil {
 		t.Fatal(err)
 	}
+	if data, _ := read(ctx, t, o, 3); string(data) != "two" {
+		t.Errorf("output %q", data)
+	}
 	waitFor(ctx, t, "the first writer to fail", func() bool {
 		_, err := first.Write([]byte("x"))
 		return err != nil
@@ -282,7 +285,7 @@ func TestStdin(t *testing.T) {
 	if err := second.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if data, _ := read(ctx, t, o, -1); string(data) != "two" {
+	if data, _ := read(ctx, t, o, -1); len(data) != 0 {
 		t.Errorf("output %q", data)
 	}
 	_, err = b.Stdin(ctx, in.ID)

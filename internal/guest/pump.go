@@ -23,13 +23,20 @@ type pump struct {
 	stream   sandbox.Stream
 	terminal bool
 
-	// Guarded by the log's lock.
+	// Guarded by the log's lock, and written by the pump's goroutine only.
 	got     int64
 	target  int64 // drained when got reaches it; -1: not known yet
 	drained bool
 
 	done chan struct{} // closed when drained
 }
+
+// A command that has written busyBytes gets a pipe of busyPipe bytes: fewer
+// switches between it and the guest.
+const (
+	busyBytes = 1 << 20
+	busyPipe  = 256 << 10
+)
 
 func newPump(p *process, f *os.File, stream sandbox.Stream) *pump {
 	return &pump{p: p, f: f, stream: stream, target: -1, done: make(chan struct{})}
@@ -43,6 +50,7 @@ func (m *pump) run() {
 	if err != nil {
 		return
 	}
+	grown := m.terminal
 	for {
 		var n int
 		var full, drained bool
@@ -73,6 +81,11 @@ func (m *pump) run() {
 			return
 		default:
 			m.settle(false)
+			m.p.log.flush()
+			if m.got > busyBytes && !grown {
+				grown = true // or refused, which is as good
+				_ = rc.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, busyPipe) })
+			}
 		}
 	}
 }

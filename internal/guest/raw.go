@@ -38,45 +38,40 @@ func (s *server) serveLog(conn *net.UnixConn, p *process, opts sandbox.OutputOpt
 	})
 	// The other goroutine ends when the connection does.
 	defer func() { conn.Close(); <-gone }()
-	w := sandbox.NewFrameWriter(conn)
-	off := opts.Offset
+	k := newSink(p.log, conn, opts.Offset)
 	_, until, _ := p.log.span()
 	for {
-		stream, data, dropped, ended := p.log.read(off)
-		if dropped > 0 {
-			var b [8]byte
-			binary.BigEndian.PutUint64(b[:], uint64(dropped))
-			if w.Write(sandbox.FrameDropped, b[:]) != nil {
-				return
-			}
-			off += dropped
-		}
-		switch {
-		case len(data) > 0:
-			kind := sandbox.FrameStdout
-			if stream == sandbox.Stderr {
-				kind = sandbox.FrameStderr
-			}
-			if w.Write(kind, data) != nil {
-				return
-			}
-			off += int64(len(data))
-		case ended || !opts.Follow && off >= until:
-			s.finishFrames(conn, gone, w.WriteJSON(sandbox.FrameEnd, p.info()))
+		off, ok := k.next()
+		if !ok {
 			return
-		default:
+		}
+		if _, end, ended := p.log.span(); off >= end && ended || !opts.Follow && off >= until {
+			s.finishFrames(conn, gone, k.w.WriteJSON(sandbox.FrameEnd, p.info()))
+			return
+		}
+		if opts.Follow && p.log.install(k) {
 			select {
-			case <-p.log.waitChange(off):
+			case <-p.log.over:
+			case <-k.failed:
 			case <-gone:
+				conn.Close() // frees whoever is writing
+				p.log.sink.CompareAndSwap(k, nil)
 				return
 			}
+			p.log.sink.CompareAndSwap(k, nil)
+			continue
+		}
+		select {
+		case <-p.log.waitChange(off):
+		case <-gone:
+			return
 		}
 	}
 }
 
 // finishFrames ends a raw connection whose last frame has been written: what the
-// client still sends is read before the close, because closing a unix socket
-// with something unread discards what the client has not read yet.
+// client still sends is read before the close, so that it sees an end and not a
+// reset.
 func (s *server) finishFrames(conn *net.UnixConn, gone <-chan struct{}, err error) {
 	if err != nil {
 		return

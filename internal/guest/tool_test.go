@@ -245,7 +245,7 @@ func TestAgent(t *testing.T) {
 	if err != nil || x["success"] != false || x["exitCode"] != 3.0 || x["stdout"] != "console.log(7)\n" || x["stderr"] != "oops\n" || x["command"] != "cat random.js; echo oops >&2; exit 3" {
 		t.Errorf("%v, %v", x, err)
 	}
-	x, err = capnweb.Call[object](ctx, agent, "exec", "echo begun; sleep 1000", object{"timeout": 200})
+	x, err = capnweb.Call[object](ctx, agent, "exec", "echo begun; sleep 1000", object{"timeout": 3000})
 	if err != nil || x["success"] != false || x["timedOut"] != true || x["stdout"] != "begun\n" {
 		t.Errorf("%v, %v", x, err)
 	}
