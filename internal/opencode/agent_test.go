@@ -244,7 +244,7 @@ func (f *fakeSandboxes) carryOut(run *fakeRun, call toolCall) (map[string]any, e
 		if err != nil {
 			return nil, sandbox.Errf(sandbox.CodeFileNotFound, "read", "File not found: "+text("filePath"), "")
 		}
-		return map[string]any{"title": filepath.Base(text("filePath")), "output": string(data), "metadata": map[string]any{}}, nil
+		return map[string]any{"title": filepath.Base(text("filePath")), "output": string(data), "metadata": map[string]any{"truncated": strings.HasSuffix(text("filePath"), ".cut")}}, nil
 	case "apply_patch":
 		err := os.WriteFile(f.path(run.root, "patch.txt"), []byte(text("patchText")), 0o644)
 		return map[string]any{"title": "patched", "output": "Success. Updated the following files:\nA patch.txt", "metadata": map[string]any{}}, err

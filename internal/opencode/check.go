@@ -51,20 +51,24 @@ type agent struct {
 	Permission []rule `json:"permission"`
 }
 
-// check reads back the tools that OpenCode offers, for a model of each family
-// and each configured one. Every tool that acts must be ours, or be denied to
-// every agent; and no other plugin and no MCP server may be there.
-func (h *Host) check(ctx context.Context) error {
+// checkPlugins reads back the configuration: our plugin must be there, and no
+// other one, and no MCP server. It is the first request that names a directory,
+// and so the one that makes OpenCode load the plugin.
+func (h *Host) checkPlugins(ctx context.Context) error {
 	var config struct {
 		Plugin []json.RawMessage          `json:"plugin"`
 		MCP    map[string]json.RawMessage `json:"mcp"`
 	}
 	if err := h.getJSON(ctx, "/config", nil, &config); err != nil {
-		return startupError(ctx, "its configuration cannot be read back", err)
+		return h.withLastWords(ctx, "its project cannot be opened", err)
 	}
-	if err := checkConfig(config.Plugin, config.MCP, path.Join(h.configDir(), "plugins", plugin.FileName)); err != nil {
-		return err
-	}
+	return checkConfig(config.Plugin, config.MCP, path.Join(h.configDir(), "plugins", plugin.FileName))
+}
+
+// checkTools reads back the tools that OpenCode offers, for a model of each
+// family and each configured one. Every tool that acts must be ours, or be
+// denied to every agent.
+func (h *Host) checkTools(ctx context.Context) error {
 	var agents []agent
 	if err := h.getJSON(ctx, "/agent", nil, &agents); err != nil {
 		return startupError(ctx, "its agents cannot be read back", err)

@@ -322,6 +322,15 @@ func TestFlow(t *testing.T) {
 		r.empty()
 	})
 
+	t.Run("the sandbox's word on truncation stands", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		parts := tools(r.prompt(ctx, session, scripted, bash("echo a > long.cut; echo a > short"),
+			call("read", map[string]any{"filePath": "long.cut"}), call("read", map[string]any{"filePath": "short"}), map[string]string{"text": "done"}))
+		if len(parts) != 3 || parts[1].State.Metadata["truncated"] != true || parts[2].State.Metadata["truncated"] != false {
+			t.Errorf("parts %+v", parts)
+		}
+	})
+
 	for _, model := range []string{"tongs/gpt-5", "openai/gpt-5"} {
 		t.Run("apply_patch of "+model+" runs in the sandbox", func(t *testing.T) {
 			session := r.session(ctx, "", map[string]any{})

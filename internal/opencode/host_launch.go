@@ -133,15 +133,14 @@ func (h *Host) makeReady(ctx context.Context, l *launched, after uint64) error {
 	} else if err := h.waitAnswer(ready); err != nil {
 		return h.withLastWords(ready, "it does not answer", err)
 	}
-	// Plugins are loaded by the first request that names a directory.
-	if err := h.getJSON(ready, "/config", nil, nil); err != nil {
-		return h.withLastWords(ready, "its project cannot be opened", err)
+	if err := h.checkPlugins(ready); err != nil {
+		return err
 	}
 	h.bridge.Poke()
 	if err := h.bridge.Wait(ready); err != nil {
 		return h.withLastWords(ready, "its plugin cannot be reached", err)
 	}
-	if err := h.check(ready); err != nil {
+	if err := h.checkTools(ready); err != nil {
 		return err
 	}
 	if l.server.Fresh && h.cfg.OnStart != nil {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -183,14 +184,16 @@ func (c *localConn) Start(_ context.Context, spec sandbox.ProcessSpec) (*sandbox
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	p.cmd.Stdout, p.cmd.Stderr = streamWriter{p, sandbox.Stdout}, streamWriter{p, sandbox.Stderr}
 	p.cmd.WaitDelay = time.Second
-	if err := p.cmd.Start(); err != nil {
-		return nil, &sandbox.Error{Code: sandbox.CodeCommandNotFound, Op: "test", Message: err.Error(), Err: err}
-	}
-	c.starts = append(c.starts, spec)
-	p.info = sandbox.ProcessInfo{ID: spec.ID, PID: p.cmd.Process.Pid, Argv: spec.Argv, Labels: spec.Labels, Started: time.Now(), Running: true}
-	c.processes[spec.ID] = p
-	info := p.info
+	started := make(chan error)
 	go func() {
+		// Pdeathsig is about the thread that started the process.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := p.cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		_ = p.cmd.Wait()
 		exit := sandbox.Exit{Code: p.cmd.ProcessState.ExitCode()}
 		if status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
@@ -201,6 +204,16 @@ func (c *localConn) Start(_ context.Context, spec sandbox.ProcessSpec) (*sandbox
 		p.mu.Unlock()
 		close(p.done)
 	}()
+	if err := <-started; err != nil {
+		return nil, &sandbox.Error{Code: sandbox.CodeCommandNotFound, Op: "test", Message: err.Error(), Err: err}
+	}
+	c.starts = append(c.starts, spec)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.info.ID, p.info.PID, p.info.Argv, p.info.Labels = spec.ID, p.cmd.Process.Pid, spec.Argv, spec.Labels
+	p.info.Started, p.info.Running = time.Now(), p.info.Exit == nil
+	c.processes[spec.ID] = p
+	info := p.info
 	return &info, nil
 }
 

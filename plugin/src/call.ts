@@ -3,6 +3,7 @@ import { Patience, type Hub } from "./hub"
 import type { Link } from "./link"
 import { live } from "./live"
 import { log } from "./log"
+import { rememberTruncated } from "./truncated"
 import type { AskRequest, ToolOutput, WireError } from "./wire"
 
 /** How long an aborted call waits for the sandbox to say that it has ended, in milliseconds. */
@@ -46,7 +47,9 @@ export async function callTool(
       throw aborted()
     }
     try {
-      return await once(link, name, args, callID, context, asked.ask, progress)
+      const done = await once(link, name, args, callID, context, asked.ask, progress)
+      rememberTruncated(context.sessionID, callID, done.metadata)
+      return done
     } catch (error) {
       if (asked.denied) throw asked.denied.reason
       if (error instanceof Aborted) {
@@ -70,7 +73,7 @@ async function once(
   context: Context,
   ask: (request: AskRequest) => Promise<void>,
   progress: ReturnType<typeof live>,
-): Promise<ToolResult> {
+): Promise<Exclude<ToolResult, string>> {
   const { sessionID, messageID, agent, abort } = context
   const box = link.main.sandbox(sessionID)
   const pending = box.tool({ name, args, callID, sessionID, messageID, agent, ask, progress })
@@ -176,7 +179,7 @@ async function pause(patience: Patience, signal: AbortSignal): Promise<void> {
   })
 }
 
-function result(output: ToolOutput): ToolResult {
+function result(output: ToolOutput): Exclude<ToolResult, string> {
   if (typeof output !== "object" || output === null || typeof output.output !== "string")
     throw new Error("The sandbox's answer is not a tool result: its output is not a text")
   return {

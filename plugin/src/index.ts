@@ -3,6 +3,7 @@ import { sharedHub } from "./listener"
 import { correctEnvironment, quotePaths } from "./prompt"
 import { settings } from "./settings"
 import { ids, tools } from "./tools"
+import { restoreTruncated } from "./truncated"
 
 /** Tools of OpenCode's own that touch neither files nor processes nor the network. */
 const harmless = ["invalid", "question", "skill", "StructuredOutput", "task", "todowrite"]
@@ -25,6 +26,7 @@ const server: Plugin = async (): Promise<Hooks> => {
       for (const name of ["prompt", "description", "command"])
         if (typeof args[name] === "string") args[name] = quotePaths(args[name])
     },
+    "tool.execute.after": async ({ sessionID, callID }, { metadata }) => restoreTruncated(sessionID, callID, metadata),
     "experimental.chat.system.transform": async (_, { system }) => correctEnvironment(system, set.project),
   }
 }
