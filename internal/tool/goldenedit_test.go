@@ -79,6 +79,7 @@ func editGoldens() []golden {
 		edit("context, too few", "start\n one\n two\n three\n four\nend\n", "start\n one\n qqqqqqqqqqqqqqqq\n xxxxxxxxxxxxx\n yyyyyyyyyyyyyyyy\nend", "Z"),
 		edit("disproportionate", "s\n"+strings.Repeat("long line of text here\n", 3)+"e\n", "s\nx\ne", "Z"),
 		edit("only blanks in old", "a\n\n\nb\n", "   ", "Z"),
+		other(edit("only blanks in old, all", "a\n\n\nb\n", "   ", "Z", all...), "the built-in puts newString between all characters of the file"),
 		edit("only newline in old, unique", "a\nb", "\n", " "),
 		edit("only newlines, several", "a\n\nb\n", "\n", "Z"),
 		edit("old longer than file", "a\n", "a\nb\nc\nd", "Z"),

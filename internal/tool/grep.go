@@ -145,7 +145,12 @@ type search struct {
 // may be more.
 func (s *search) run(ctx context.Context) (hits []hit, more bool, err error) {
 	if s.r.Ripgrep != "" && s.r.Shell != nil && s.isDir {
-		return s.ripgrep(ctx)
+		if hits, more, ok := s.ripgrep(ctx); ok {
+			return hits, more, nil
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, false, err
+		}
 	}
 	if !s.isDir {
 		hits, err = s.file(ctx, s.root, maxFound)
@@ -159,8 +164,9 @@ func (s *search) run(ctx context.Context) (hits []hit, more bool, err error) {
 	return hits, len(hits) >= maxFound || w.full, err
 }
 
-// ripgrep lets an rg do it.
-func (s *search) ripgrep(ctx context.Context) (hits []hit, more bool, err error) {
+// ripgrep lets an rg do it. It is not ok when rg could not: it isn't there, is
+// of another kind, or knows another dialect of regular expressions.
+func (s *search) ripgrep(ctx context.Context) (hits []hit, more, ok bool) {
 	argv := []string{
 		s.r.Ripgrep, "--no-config", "--hidden", "--no-messages", "--sort=path", "--color=never",
 		"--no-heading", "--with-filename", "--line-number", "--null",
@@ -171,10 +177,9 @@ func (s *search) ripgrep(ctx context.Context) (hits []hit, more bool, err error)
 		argv = append(argv, "--glob="+s.include)
 	}
 	argv = append(argv, "--glob=!**/.git/**", "--", s.pattern, ".")
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	lines := lineSplitter{limit: 64 << 10}
-	var said []string // what is not a hit: complaints
 	lines.each = func(line []byte) {
 		path, rest, ok := strings.Cut(string(line), "\x00")
 		number, text, ok2 := strings.Cut(rest, ":")
@@ -182,28 +187,21 @@ func (s *search) ripgrep(ctx context.Context) (hits []hit, more bool, err error)
 		if ok && ok2 {
 			n = atoi(number)
 		}
-		switch {
-		case n > 0 && len(hits) < maxFound:
+		if n > 0 && len(hits) < maxFound { // else it is a remark of rg's
 			hits = append(hits, hit{filepath.Join(s.root, path), n, text, true})
-		case n > 0:
-		case len(said) < 20:
-			said = append(said, string(line))
 		}
 		if len(hits) == maxFound {
-			cancel(errStop)
+			cancel()
 		}
 	}
 	exit, err := s.r.Shell.Run(ctx, Command{Argv: argv, Dir: s.root, Env: s.r.Environ}, lines.write)
 	lines.end()
-	switch {
-	case len(hits) == maxFound:
-		return hits, true, nil
-	case err != nil:
-		return nil, false, err
-	case len(hits) == 0 && exit.Code != nil && *exit.Code == 2 && len(said) > 0:
-		return nil, false, failf(sandbox.CodeInvalidArgument, "%s", shorten(strings.Join(said, "\n"), 1000))
+	if len(hits) == maxFound {
+		return hits, true, true
 	}
-	return hits, false, nil
+	// 0 is found, 1 is nothing found, 2 is an error, perhaps only about a file.
+	ok = err == nil && exit.Code != nil && (*exit.Code < 2 || *exit.Code == 2 && len(hits) > 0)
+	return hits, false, ok
 }
 
 func atoi(s string) int {

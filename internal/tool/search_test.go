@@ -69,6 +69,19 @@ func TestSearchOrder(t *testing.T) {
 	}
 }
 
+// TestRipgrepThatFails: whatever is wrong with it, there is an answer.
+func TestRipgrepThatFails(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, f{"a.txt": "x needle(\n", "bad-rg": "#!/bin/sh\necho rg: no\nexit 2\n", "sh-rg": "#!/bin/sh\nkill -9 $$\n"})
+	for _, rg := range []string{"/nowhere/rg", b.path("a.txt"), b.path("bad-rg"), b.path("sh-rg")} {
+		_ = os.Chmod(rg, 0o755)
+		b.env.Ripgrep = rg
+		if res := b.ok("grep", m{"pattern": `\Qneedle(\E`}); res.Metadata["matches"] != 1 {
+			t.Errorf("with %s: %v %s", rg, res.Metadata, res.Output)
+		}
+	}
+}
+
 func TestSearchOfHugeLines(t *testing.T) {
 	t.Parallel()
 	wide := strings.Repeat("abcdefgh", 400_000) // 3.2 MB
