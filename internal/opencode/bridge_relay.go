@@ -3,6 +3,7 @@ package opencode
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -54,6 +55,9 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 	if err != nil && ctx.Err() == nil && errors.Is(err, capnweb.ErrDisconnected) {
 		err = &sandbox.Error{Code: sandbox.CodeConnectionLost, Op: "call the sandbox", Message: "the connection to the sandbox broke", Err: err}
 	}
+	if size := textSize(result.V); err == nil && size > maxResultBytes {
+		err = sandbox.Errf(sandbox.CodeFileTooLarge, "call the sandbox", fmt.Sprintf("the answer has %d bytes and may have %d", size, maxResultBytes), "ask for less at once")
+	}
 	if !in.Get {
 		r.report(in, began, err)
 	}
@@ -61,6 +65,33 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 		return nil, err
 	}
 	return result, nil
+}
+
+// maxResultBytes bounds what one call gives back. A message to the plugin may
+// have 32 MiB, and one that has more would end the connection, again and again.
+const maxResultBytes = 24 << 20
+
+// textSize is about how long a value is on the wire.
+func textSize(v any) int {
+	switch x := v.(type) {
+	case string:
+		return len(x)
+	case []byte:
+		return len(x) * 4 / 3
+	case []any:
+		n := 0
+		for _, e := range x {
+			n += textSize(e) + 1
+		}
+		return n
+	case capnweb.Object:
+		n := 0
+		for _, m := range x {
+			n += len(m.Key) + textSize(m.Value) + 4
+		}
+		return n
+	}
+	return 8
 }
 
 // report logs one call: which tool, for whom, how long.

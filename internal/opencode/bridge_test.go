@@ -153,6 +153,9 @@ func TestBridgeErrors(t *testing.T) {
 	if out, err := capnweb.Call[map[string]any](ctx, box, "exec", "pwd", map[string]any{}); err != nil || !strings.HasSuffix(strings.TrimSpace(out["stdout"].(string)), "ses_root") {
 		t.Errorf("exec: %v, %v", out, err)
 	}
+	if _, err := capnweb.Call[any](ctx, box, "exec", "head -c 26000000 /dev/zero | tr '\\0' x", map[string]any{}); !errors.As(err, &wire) || wire.Code() != string(sandbox.CodeFileTooLarge) {
+		t.Errorf("an answer of 26 MB: %v, want code %s", err, sandbox.CodeFileTooLarge)
+	}
 	if _, err := capnweb.Call[any](ctx, box, "teleport"); err == nil || !strings.Contains(err.Error(), "not a function") {
 		t.Errorf("an unknown method: %v", err)
 	}

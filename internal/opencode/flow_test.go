@@ -331,6 +331,23 @@ func TestFlow(t *testing.T) {
 		}
 	})
 
+	t.Run("large arguments arrive, too large ones are refused", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		steps := []any{call("write", map[string]any{"filePath": "big", "content": strings.Repeat("x", 1<<20)})}
+		if os.Getenv("TONGS_TEST_LONG") != "" { // OpenCode takes its time over so much.
+			steps = append(steps, call("write", map[string]any{"filePath": "bigger", "content": strings.Repeat("x", 25<<20)}))
+		}
+		parts := tools(r.prompt(ctx, session, scripted, append(steps, map[string]string{"text": "done"})...))
+		for i, p := range parts {
+			if i == 0 && p.State.Status != "completed" || i == 1 && !strings.Contains(p.State.Error, "smaller parts") {
+				t.Errorf("%d: %s %.300s", i, p.State.Status, p.State.Error)
+			}
+		}
+		if len(parts) != len(steps) {
+			t.Errorf("%d calls, want %d", len(parts), len(steps))
+		}
+	})
+
 	for _, model := range []string{"tongs/gpt-5", "openai/gpt-5"} {
 		t.Run("apply_patch of "+model+" runs in the sandbox", func(t *testing.T) {
 			session := r.session(ctx, "", map[string]any{})

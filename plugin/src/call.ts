@@ -12,6 +12,9 @@ const abortGraceMs = 5_000
 /** Bound on attempts of one call, should the connection break again and again. */
 const maxAttempts = 50
 
+/** Bound on a call's arguments as JSON, in bytes: a message may have 32 MiB. */
+const maxArguments = 24 << 20
+
 /** The host lost its connection to the sandbox: the run itself goes on there. */
 const lostCodes = new Set(["CONNECTION_LOST"])
 
@@ -36,6 +39,9 @@ export async function callTool(
   const patience = new Patience(waitMs)
   const asked = permissions(context)
   if (context.abort.aborted) throw aborted()
+  const size = Buffer.byteLength(JSON.stringify(args) ?? "")
+  if (size > maxArguments)
+    throw new Error(`The arguments of ${name} have ${size} bytes and may have ${maxArguments}. Do the work in smaller parts.`)
 
   for (let attempt = 1; ; attempt++) {
     let link: Link
