@@ -1,0 +1,300 @@
+package capnweb_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tongs-dev/tongs/capnweb"
+)
+
+// clientActions do with our client what the recorded client did.
+var clientActions = map[string]func(ctx context.Context, t *testing.T, main *capnweb.Stub){
+	"call": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		want[int](t, 25)(capnweb.Call[int](ctx, main, "square", 5))
+	},
+	"call returning undefined": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		want[any](t, nil)(capnweb.Call[any](ctx, main, "undef"))
+	},
+	"property get (getter)": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		var v struct {
+			Deep []int `json:"deep"`
+		}
+		if err := main.Get("prop").Await(ctx, &v); err != nil || len(v.Deep) != 2 {
+			t.Error(v, err)
+		}
+	},
+	"nested property path": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		want[any](t, nil)(capnweb.Await[any](ctx, main.Get("prop", "deep", "1")))
+	},
+	"error with props and cause": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		_, err := capnweb.Call[any](ctx, main, "fail")
+		var e *capnweb.Error
+		if !errors.As(err, &e) || e.Name != "TypeError" || e.Code() != "E1" {
+			t.Error(err)
+		}
+		cause := new(capnweb.Error)
+		if !errors.As(errors.Unwrap(errorsJoin(e)), &cause) {
+			t.Error("no cause")
+		}
+	},
+	"error, onSendError returns it (stack sent)": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		_, err := capnweb.Call[any](ctx, main, "fail")
+		var e *capnweb.Error
+		if !errors.As(err, &e) || e.Stack != "STACK" {
+			t.Error(err)
+		}
+	},
+	"no such method": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		if _, err := capnweb.Call[any](ctx, main, "nope", 1); err == nil {
+			t.Error("no error")
+		}
+	},
+	"object result with function; call it; dispose result": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		v, err := capnweb.Call[struct {
+			F *capnweb.Stub `json:"f"`
+		}](ctx, main, "obj")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		want[int](t, 2)(capnweb.Call[int](ctx, v.F, "", 1))
+		v.F.Close()
+	},
+	"returned RpcTarget: call then dispose": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		c, err := capnweb.Call[*capnweb.Stub](ctx, main, "makeCounter", 3)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		want[int](t, 5)(capnweb.Call[int](ctx, c, "increment", 2))
+		c.Close()
+	},
+	"pipelined call on un-awaited promise": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		c := main.Call("makeCounter", 3)
+		want[int](t, 5)(capnweb.Call[int](ctx, c, "increment", 2))
+		c.Close()
+	},
+	"pass promise for RpcTarget as arg": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		c := main.Call("makeCounter", 3)
+		want[int](t, 7)(capnweb.Call[int](ctx, main, "inc", c, 4))
+		c.Close()
+	},
+	"pass local function as callback": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		want[int](t, 42)(capnweb.Call[int](ctx, main, "call", capnweb.Func(func(i int) int { return 2 * i }), 21))
+	},
+	"callback result returned as promise (callNoAwait)": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		want[int](t, 42)(capnweb.Call[int](ctx, main, "callNoAwait", capnweb.Func(func(i int) int { return 2 * i }), 21))
+	},
+	"pass local RpcTarget twice": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		c := capnweb.NewStub(counters.New(newCounter(1)))
+		defer c.Close()
+		want[bool](t, false)(capnweb.Call[bool](ctx, main, "both", c, c))
+	},
+	"pass same RpcStub twice in one call": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		c := capnweb.NewStub(counters.New(newCounter(1)))
+		defer c.Close()
+		want[bool](t, false)(capnweb.Call[bool](ctx, main, "both", c, c))
+	},
+	"same target three times in result": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		v, err := capnweb.Call[[]*capnweb.Stub](ctx, main, "three")
+		if err != nil || len(v) != 3 {
+			t.Error(v, err)
+		}
+		for _, s := range v {
+			s.Close()
+		}
+	},
+	"map": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		l := main.Call("list", 3)
+		v, err := capnweb.Await[[]int](ctx, capnweb.Map(l, func(m *capnweb.Mapper, x *capnweb.Promise) any {
+			return m.Use(main).Call("square", x)
+		}))
+		if err != nil || len(v) != 3 || v[2] != 4 {
+			t.Error(v, err)
+		}
+		l.Close()
+	},
+	"map property access only": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		l := main.Call("nested")
+		if _, err := capnweb.Await[[]any](ctx, capnweb.Map(l, func(m *capnweb.Mapper, x *capnweb.Promise) any {
+			return x.Get("0")
+		})); err != nil {
+			t.Error(err)
+		}
+		l.Close()
+	},
+	"nested map": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		l := main.Call("nested")
+		v, err := capnweb.Await[[][]int](ctx, capnweb.Map(l, func(m *capnweb.Mapper, x *capnweb.Promise) any {
+			return capnweb.Map(x, func(m *capnweb.Mapper, y *capnweb.Promise) any { return m.Use(main).Call("square", y) })
+		}))
+		if err != nil || len(v) != 2 || v[1][0] != 9 {
+			t.Error(v, err)
+		}
+		l.Close()
+	},
+	"map on null": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		l := main.Call("nul")
+		want[any](t, nil)(capnweb.Await[any](ctx, capnweb.Map(l, func(m *capnweb.Mapper, x *capnweb.Promise) any {
+			return m.Use(main).Call("square", x)
+		})))
+		l.Close()
+	},
+	"map capturing a local stub": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		l := main.Call("list", 2)
+		f := capnweb.NewStub(capnweb.Func(func(i int) int { return i + 100 }))
+		v, err := capnweb.Await[[]int](ctx, capnweb.Map(l, func(m *capnweb.Mapper, x *capnweb.Promise) any {
+			return m.Use(f).Call("", x)
+		}))
+		if err != nil || len(v) != 2 || v[1] != 101 {
+			t.Error(v, err)
+		}
+		f.Close()
+		l.Close()
+	},
+	"dispose un-awaited promise": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		main.Call("makeCounter", 1).Close()
+	},
+	"dispose while pending and pulled": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+		defer cancel()
+		if _, err := capnweb.Call[any](ctx, main, "hang"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	},
+	"exported promise resolving later": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		v, err := capnweb.Call[map[string]int](ctx, main, "later")
+		if err != nil || v["p"] != 42 {
+			t.Error(v, err)
+		}
+	},
+	"dup a property": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		o := main.Call("obj")
+		f := o.Get("f").Stub()
+		want[int](t, 5)(capnweb.Call[int](ctx, f, "", 4))
+		f.Close()
+		o.Close()
+	},
+	"ReadableStream as arg": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		list := []any{[]byte{1, 2}, 7}
+		s := capnweb.NewSource(func(context.Context) (any, error) {
+			if len(list) == 0 {
+				return nil, io.EOF
+			}
+			v := list[0]
+			list = list[1:]
+			return v, nil
+		}, nil)
+		want[int](t, 9)(capnweb.Call[int](ctx, main, "sum", s))
+	},
+	"ReadableStream as result": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		s, err := capnweb.Call[*capnweb.ReadableStream](ctx, main, "src")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		b, err := io.ReadAll(s)
+		if err != nil || string(b) != "\x01\x02\x03str" {
+			t.Error(b, err)
+		}
+	},
+	"WritableStream as arg": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		var b strings.Builder
+		want[string](t, "done")(capnweb.Call[string](ctx, main, "sink", capnweb.NewWriter(&b)))
+		if b.String() != "hi\t" {
+			t.Errorf("%q", b.String())
+		}
+	},
+	"unserializable result": func(ctx context.Context, t *testing.T, main *capnweb.Stub) {
+		if _, err := capnweb.Call[any](ctx, main, "bad"); err == nil {
+			t.Error("no error")
+		}
+	},
+}
+
+// clientDiffers departs from the recordings on purpose.
+var clientDiffers = map[string]map[string]string{
+	// Two uses of one reference are one capture.
+}
+
+func errorsJoin(e *capnweb.Error) error {
+	if list := e.Unwrap(); len(list) > 0 {
+		return wrapped{list[0]}
+	}
+	return nil
+}
+
+type wrapped struct{ error }
+
+func (w wrapped) Unwrap() error { return w.error }
+
+func want[T comparable](t *testing.T, w T) func(T, error) {
+	t.Helper()
+	return func(got T, err error) {
+		t.Helper()
+		if err != nil || got != w {
+			t.Errorf("got %v, %v; want %v", got, err, w)
+		}
+	}
+}
+
+// TestTranscriptsClient plays the server's part of each recording.
+func TestTranscriptsClient(t *testing.T) {
+	t.Parallel()
+	done := map[string]bool{}
+	for _, sc := range readScenarios(t, "testdata/transcripts.txt") {
+		act, ok := clientActions[sc.name]
+		if !ok {
+			continue
+		}
+		done[sc.name] = true
+		t.Run(sc.name, func(t *testing.T) {
+			t.Parallel()
+			p := newRawPeer(t, nil)
+			finished := make(chan struct{})
+			go func() {
+				defer close(finished)
+				act(testContext(t), t, p.s.Main())
+			}()
+			var wanted, replies []string
+			flush := func() {
+				p.expectAny(wanted...)
+				wanted = nil
+			}
+			// What the server says between two messages of the client is sent once the
+			// client has said what comes before; releases may come late.
+			for _, l := range sc.lines {
+				switch {
+				case strings.HasPrefix(l, "C> "):
+					if len(replies) > 0 {
+						p.send(replies...)
+						replies = nil
+					}
+					wanted = append(wanted, l[3:])
+				case strings.HasPrefix(l, "S> "):
+					if len(wanted) > 0 {
+						flush()
+					}
+					replies = append(replies, l[3:])
+				}
+			}
+			p.send(replies...)
+			flush()
+			select {
+			case <-finished:
+			case <-time.After(10 * time.Second):
+				t.Fatal("the client does not finish")
+			}
+			p.stats(1, 1)
+		})
+	}
+	for name := range clientActions {
+		if !done[name] {
+			t.Errorf("no recording %q", name)
+		}
+	}
+}
