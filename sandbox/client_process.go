@@ -310,7 +310,7 @@ type output struct {
 
 func newOutput(conn net.Conn, op string, off, logBytes int64) *output {
 	// Often enough that a full log always has something to confirm.
-	return &output{op: op, conn: conn, r: NewFrameReader(conn), off: off, confirmed: off, every: min(logBytes/4, 256<<10)}
+	return &output{op: op, conn: conn, r: newFrameReader(conn, 64<<10), off: off, confirmed: off, every: min(logBytes/4, 256<<10)}
 }
 
 func (o *output) Next(ctx context.Context) (Stream, []byte, int64, error) {

@@ -84,13 +84,16 @@ type errorJSON struct {
 
 // A FrameReader reads frames. Not for several goroutines at once.
 type FrameReader struct {
-	r   *bufio.Reader
-	buf []byte
+	r    *bufio.Reader
+	buf  []byte
+	used int // bytes of r that the last payload lies in
 }
 
-// NewFrameReader makes a FrameReader.
-func NewFrameReader(r io.Reader) *FrameReader {
-	return &FrameReader{r: bufio.NewReaderSize(r, 4096)}
+// NewFrameReader makes a FrameReader with a small buffer.
+func NewFrameReader(r io.Reader) *FrameReader { return newFrameReader(r, 4<<10) }
+
+func newFrameReader(r io.Reader, size int) *FrameReader {
+	return &FrameReader{r: bufio.NewReaderSize(r, size)}
 }
 
 // Next reads a frame; payload is valid until the next call. io.EOF comes only
@@ -99,6 +102,15 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 	kind, n, err := f.header()
 	if err != nil {
 		return 0, nil, err
+	}
+	if n <= f.r.Size() {
+		// Small payloads are looked at where they are.
+		b, err := f.r.Peek(n)
+		if err != nil {
+			return 0, nil, unexpected(err)
+		}
+		f.used = n
+		return f.finish(kind, b)
 	}
 	if cap(f.buf) < n {
 		// Grow by what arrives, not by what is announced.
@@ -113,16 +125,25 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 	}
 	f.buf = f.buf[:n]
 	if _, err := io.ReadFull(f.r, f.buf); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return 0, nil, err
+		return 0, nil, unexpected(err)
 	}
 	return f.finish(kind, f.buf)
 }
 
+// unexpected is what an end within a frame is.
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
 // header reads what is before a payload.
 func (f *FrameReader) header() (FrameKind, int, error) {
+	if f.used > 0 {
+		_, _ = f.r.Discard(f.used)
+		f.used = 0
+	}
 	var hdr [frameHeader]byte
 	if _, err := io.ReadFull(f.r, hdr[:]); err != nil {
 		return 0, 0, err
