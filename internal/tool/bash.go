@@ -109,20 +109,25 @@ func (b *bashRun) write(p []byte) {
 func (b *bashRun) show(now bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if wait := progressEvery - time.Since(b.shown); !now && wait > 0 {
-		if b.timer == nil && !b.stopped {
-			b.timer = time.AfterFunc(wait, func() {
-				b.mu.Lock()
-				late := b.stopped
-				b.timer = nil
-				b.mu.Unlock()
-				if !late {
-					b.show(true)
-				}
-			})
-		}
-		return
+	wait := progressEvery - time.Since(b.shown)
+	switch {
+	case now || wait <= 0:
+		b.tell()
+	case b.timer == nil && !b.stopped:
+		b.timer = time.AfterFunc(wait, b.late)
 	}
+}
+
+func (b *bashRun) late() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.timer = nil
+	if !b.stopped { // nothing is told after the end
+		b.tell()
+	}
+}
+
+func (b *bashRun) tell() {
 	b.shown = time.Now()
 	b.r.progress("", map[string]any{"output": shownTail(b.output.text())})
 }

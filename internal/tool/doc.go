@@ -6,8 +6,10 @@
 // texts and the permissions asked for are those of the tools built into
 // OpenCode 1.18.33, so that its clients show a call as they show their own and
 // a model that knows those tools knows these. Where the built-in does damage or
-// answers at random, these differ on purpose; the list is beside the golden
-// comparison in golden_test.go.
+// answers at random, these differ on purpose: each such case has its reason in
+// the golden comparison (the field differs in golden*_test.go). glob and grep
+// give the first results by path; which ones the built-ins give is up to the
+// threads of ripgrep.
 //
 // # Limits
 //
