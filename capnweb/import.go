@@ -248,11 +248,20 @@ func (s *Session) send(e *importEntry, path []key, args *payload, m *mapping) ho
 		s.mu.Unlock()
 		args.prepare(s)
 	}
-	if len(s.imports) >= s.limits.MaxImports {
+	var refused error
+	switch {
+	case len(s.imports) >= s.limits.MaxImports:
+		refused = limitf("Too many imports on this session (limit %d).", s.limits.MaxImports)
+	case s.out.queued() > s.limits.MaxQueuedBytes/2 && forwarded(args, m):
+		// Our own callers wait for room. The reader of another session cannot, and must
+		// not end this one either.
+		refused = limitf("Too much waits to be written: the peer of this call does not keep up (limit %d bytes).", s.limits.MaxQueuedBytes)
+	}
+	if refused != nil {
 		s.mu.Unlock()
 		args.close()
 		m.close()
-		return errorHook{limitf("Too many imports on this session (limit %d).", s.limits.MaxImports)}
+		return errorHook{refused}
 	}
 	enc := &encoder{s: s}
 	err := enc.streams(args)
@@ -284,6 +293,11 @@ func (s *Session) send(e *importEntry, path []key, args *payload, m *mapping) ho
 	args.close()
 	m.close()
 	return r
+}
+
+// forwarded reports whether a call came in on a session.
+func forwarded(args *payload, m *mapping) bool {
+	return args != nil && args.origin != nil || m != nil && m.origin != nil
 }
 
 // push writes ["push"|"stream",["pipeline",id,path,args]].

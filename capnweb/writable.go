@@ -281,6 +281,9 @@ func (w *chunkWriter) write(ctx context.Context, args *payload, acked func(error
 		}
 		return err
 	}
+	if e, ok := final(w.h).(*importEntry); ok {
+		e.s.waitForRoom()
+	}
 	c := &sentChunk{w: w, acked: acked}
 	size := streamCall(w.h, "write", args, c.finish)
 	w.mu.Lock()
