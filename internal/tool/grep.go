@@ -14,6 +14,11 @@ import (
 const (
 	maxExpression = 64 << 10 // bytes of a regular expression
 	maxShownLine  = 2000     // UTF-16 units of a line that are shown
+	// An expression's cost is its size times the bytes it looks at. Larger ones
+	// are refused, and of the others as much is done at once as takes a moment.
+	maxProgram = 20_000
+	pieceWork  = 8 << 20
+	minPiece   = 16 << 10
 )
 
 // A hit is a line that matches.
@@ -53,13 +58,13 @@ func grep(ctx context.Context, r *run, a *args) (Result, error) {
 	if !isDir && !st.Mode().IsRegular() {
 		return Result{}, notRegular(root, st.Mode())
 	}
-	re, err := compileSearch(pattern)
+	re, piece, err := compileSearch(pattern)
 	if err != nil {
 		return Result{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	s := search{r: r, re: re, pattern: pattern, include: include, root: root, isDir: isDir}
+	s := search{r: r, re: re, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir}
 	hits, more, err := s.run(ctx)
 	if err != nil {
 		if ctx.Err() == context.DeadlineExceeded {
@@ -109,15 +114,16 @@ func showLine(h hit) string {
 	return text
 }
 
-// compileSearch compiles a pattern to be matched against single lines.
-func compileSearch(pattern string) (*regexp.Regexp, error) {
+// compileSearch compiles a pattern to be matched against single lines, and says
+// how many bytes it may look at in one go.
+func compileSearch(pattern string) (re *regexp.Regexp, piece int, err error) {
 	if len(pattern) > maxExpression {
-		return nil, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern is longer than %d KiB", maxExpression>>10)
+		return nil, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern is longer than %d KiB", maxExpression>>10)
 	}
 	if strings.Contains(pattern, "\n") || strings.Contains(strings.ReplaceAll(pattern, `\\`, ""), `\n`) {
-		return nil, failf(sandbox.CodeInvalidArgument, `the literal "\n" is not allowed in a regex: each line is matched on its own. Search for one of the lines.`)
+		return nil, 0, failf(sandbox.CodeInvalidArgument, `the literal "\n" is not allowed in a regex: each line is matched on its own. Search for one of the lines.`)
 	}
-	re, err := regexp.Compile("(?m:" + pattern + ")")
+	re, err = regexp.Compile("(?m:" + pattern + ")")
 	if err != nil {
 		why := err.Error()
 		if se, ok := err.(*syntax.Error); ok {
@@ -126,15 +132,25 @@ func compileSearch(pattern string) (*regexp.Regexp, error) {
 				why += " (look-around and back-references are not supported)"
 			}
 		}
-		return nil, failf(sandbox.CodeInvalidArgument, "regex parse error: %s in %q. Escape characters meant literally.", why, shorten(pattern, 200))
+		return nil, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: %s in %q. Escape characters meant literally.", why, shorten(pattern, 200))
 	}
-	return re, nil
+	size := 0
+	if tree, err := syntax.Parse("(?m:"+pattern+")", syntax.Perl); err == nil {
+		if prog, err := syntax.Compile(tree.Simplify()); err == nil {
+			size = len(prog.Inst)
+		}
+	}
+	if size > maxProgram {
+		return nil, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern %q is too complex. Repeat less.", shorten(pattern, 200))
+	}
+	return re, max(minPiece, pieceWork/max(size, 8)), nil
 }
 
 // search is one grep.
 type search struct {
 	r       *run
 	re      *regexp.Regexp
+	piece   int // bytes to look at in one go
 	pattern string
 	include string
 	root    string

@@ -102,7 +102,7 @@ func (s *search) walked(ctx context.Context, path string) (hits []hit) {
 			return err
 		}
 		defer f.Close()
-		hits, err = s.search(f, path, maxFound)
+		hits, err = s.search(ctx, f, path, maxFound)
 		return err
 	})
 	return hits
@@ -126,13 +126,13 @@ func (s *search) file(ctx context.Context, path string, limit int) ([]hit, error
 		return nil, readError(path, err)
 	}
 	defer f.Close()
-	return s.search(f, path, limit)
+	return s.search(ctx, f, path, limit)
 }
 
 // buffers are those of files searched before.
 var buffers = sync.Pool{New: func() any { b := make([]byte, 0, firstChunk); return &b }}
 
-func (s *search) search(in io.Reader, path string, limit int) (hits []hit, err error) {
+func (s *search) search(ctx context.Context, in io.Reader, path string, limit int) (hits []hit, err error) {
 	pooled := buffers.Get().(*[]byte)
 	defer buffers.Put(pooled)
 	buf := (*pooled)[:0]
@@ -177,7 +177,7 @@ func (s *search) search(in io.Reader, path string, limit int) (hits []hit, err e
 				done = len(buf) // a piece of a line
 			}
 		}
-		hits = s.lines(buf[:done], path, &line, hits, limit)
+		hits = s.lines(ctx, buf[:done], path, &line, hits, limit)
 		if last || len(hits) >= limit {
 			return hits, nil
 		}
@@ -186,33 +186,43 @@ func (s *search) search(in io.Reader, path string, limit int) (hits []hit, err e
 }
 
 // lines adds the hits in a run of lines; the last may lack its newline.
-func (s *search) lines(data []byte, path string, line *int, hits []hit, limit int) []hit {
+func (s *search) lines(ctx context.Context, data []byte, path string, line *int, hits []hit, limit int) []hit {
 	at := 0 // where the current line begins
-	for at < len(data) && len(hits) < limit {
-		// The whole run at once is far faster than line by line. A match may
+	for at < len(data) && len(hits) < limit && ctx.Err() == nil {
+		// Many lines at once are far faster than line by line. A match may
 		// reach over a line's end; then it is decided by its first line alone.
-		m := s.re.FindIndex(data[at:])
-		if m == nil {
-			break
-		}
-		start := at + bytes.LastIndexByte(data[at:at+m[0]], '\n') + 1
-		if start == len(data) {
-			break // an empty match after the last newline
+		from, end := at, s.pieceEnd(data, at)
+		m := s.re.FindIndex(data[at:end])
+		start := end
+		if m != nil {
+			start = at + bytes.LastIndexByte(data[at:at+m[0]], '\n') + 1
 		}
 		*line += bytes.Count(data[at:start], []byte{'\n'})
+		if at = start; start == end { // none, or an empty one after the last newline
+			continue
+		}
 		text, rest, ended := cutLine(data[start:])
-		if m[1] <= len(text)+start-at || s.re.Match(text) {
+		if from+m[1] <= start+len(text) || s.re.Match(text) {
 			hits = append(hits, hit{path, *line, string(text[:min(len(text), 8192)]), ended})
 		}
-		at = len(data) - len(rest)
-		*line++
-	}
-	if at < len(data) {
-		*line += bytes.Count(data[at:], []byte{'\n'})
-	} else if len(data) > 0 && data[len(data)-1] != '\n' {
-		*line-- // the last was not ended: it may go on
+		if at = len(data) - len(rest); ended {
+			*line++
+		}
 	}
 	return hits
+}
+
+// pieceEnd gives the end of what is looked at in one go from at on: whole lines,
+// no more than a costly expression gets through soon, since it can't be
+// interrupted.
+func (s *search) pieceEnd(data []byte, at int) int {
+	if len(data)-at <= s.piece {
+		return len(data)
+	}
+	if n := bytes.LastIndexByte(data[at:at+s.piece], '\n'); n >= 0 {
+		return at + n + 1
+	}
+	return at + s.piece
 }
 
 // cutLine takes the first line off, without its newline.
