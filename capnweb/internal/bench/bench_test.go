@@ -39,6 +39,7 @@ func BenchmarkInterop(b *testing.B) {
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			compare(b, servers, func(b *testing.B, s server) map[string]float64 {
+				s.forget(b)
 				cpu := s.cpu(b)
 				r, err := drive(s.addr, row.op, row.inFlight, turn)
 				if err != nil {
@@ -46,6 +47,7 @@ func BenchmarkInterop(b *testing.B) {
 				}
 				return map[string]float64{
 					"calls/s": r.perSecond, "p50-µs": micros(r.p50), "cpu-µs": micros(s.cpu(b)-cpu) / float64(r.calls),
+					"peak-MB": s.peak(b),
 				}
 			})
 		})
@@ -112,9 +114,7 @@ func (row clientRow) measure(b *testing.B, s server) map[string]float64 {
 	defer session.Close(nil)
 	api := session.Main()
 	defer api.Close()
-	if err := s.forgetPeak(); err != nil {
-		b.Logf("%s: the peak memory counts from the start: %v", s.name, err)
-	}
+	s.forget(b)
 	cpu := s.cpu(b)
 	began := time.Now()
 	runs := 0
@@ -125,16 +125,13 @@ func (row clientRow) measure(b *testing.B, s server) map[string]float64 {
 		runs++
 	}
 	rate := float64(runs) / time.Since(began).Seconds()
-	peak, err := s.peakMemory()
-	if err != nil {
-		b.Fatal(err)
-	}
+	peak := s.peak(b)
 	perRun := micros(s.cpu(b)-cpu) / float64(runs)
 	if row.bytes > 0 {
 		mb := float64(row.bytes) / 1e6
-		return map[string]float64{"MB/s": rate * mb, "peak-MB": float64(peak) / 1e6, "cpu-µs/MB": perRun / mb}
+		return map[string]float64{"MB/s": rate * mb, "peak-MB": peak, "cpu-µs/MB": perRun / mb}
 	}
-	return map[string]float64{row.unit: rate * row.scale, "cpu-µs": perRun / row.scale}
+	return map[string]float64{row.unit: rate * row.scale, "cpu-µs": perRun / row.scale, "peak-MB": peak}
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -85,22 +85,30 @@ func (s server) cpu(b *testing.B) time.Duration {
 	return time.Duration(ticks) * tick
 }
 
-// peakMemory is the most memory the server has had in RAM since forgetPeak.
-func (s server) peakMemory() (int64, error) {
+// peak is the most memory that the server has had in RAM since forget, in MB.
+func (s server) peak(b *testing.B) float64 {
+	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.pid))
 	if err != nil {
-		return 0, err
+		b.Fatal(err)
 	}
 	for line := range strings.Lines(string(status)) {
 		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
-			return kib << 10, err
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(kib) * 1024 / 1e6
 		}
 	}
-	return 0, fmt.Errorf("no VmHWM for process %d", s.pid)
+	b.Fatalf("no VmHWM for process %d", s.pid)
+	return 0
 }
 
-// forgetPeak makes peakMemory begin anew at what the server has now.
-func (s server) forgetPeak() error {
-	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.pid), []byte("5"), 0)
+// forget makes peak begin anew at what the server has now.
+func (s server) forget(b *testing.B) {
+	b.Helper()
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", s.pid), []byte("5"), 0); err != nil {
+		b.Logf("%s: the peak memory counts from the server's start: %v", s.name, err)
+	}
 }

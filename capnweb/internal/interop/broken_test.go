@@ -110,6 +110,24 @@ func disconnected(t *testing.T, what string, err error) {
 	}
 }
 
+// Messages in many frames with pings between them are put together; a binary message ends the session.
+func TestFragments(t *testing.T) {
+	t.Parallel()
+	node := interop.Start(t)
+	ctx, cancel := context.WithTimeout(t.Context(), caseTime)
+	defer cancel()
+	var got struct {
+		Pongs, Got []string
+		Code       int
+	}
+	if err := node.Do(ctx, "fragments", map[string]any{"url": serveSuite(t, "0.12.0").url("ws", "fragments")}, &got); err != nil {
+		t.Fatal(err)
+	}
+	equal(t, got.Got, []string{`["resolve",1,49]`})
+	equal(t, got.Pongs[len(got.Pongs)-1], "last")
+	equal(t, got.Code, 3000)
+}
+
 // When one side of a relay is lost in the middle of streams, the other side is
 // told, and nothing of ours stays behind (TestMain looks for goroutines).
 func TestRelayLosesTarget(t *testing.T) {

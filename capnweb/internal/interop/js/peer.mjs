@@ -12,7 +12,8 @@
 //   {"id":6,"do":"close","session":"x"}                        close what 2 or 5 left open
 //   {"id":7,"do":"served","session":"x"}                       tables of the session served as ?id=x, once idle
 //   {"id":8,"do":"broken","lib":…,"url":…,"session":"x"}         call hang() and wait until the session breaks
-//   {"id":9,"do":"hangUp","session":"x"}                       close that
+//   {"id":9,"do":"fragments","url":…}                           split messages, pings, then a binary message
+//   {"id":10,"do":"hangUp","session":"x"}                       close that
 import http from "node:http";
 import readline from "node:readline";
 import WebSocket, { WebSocketServer } from "ws";
@@ -105,6 +106,33 @@ const commands = {
     const call = session.api.hang().then(() => "no error", reasonText);
     const broken = new Promise((resolve) => session.api.onRpcBroken((e) => resolve(reasonText(e))));
     return { call: await call, broken: await broken, ...(await session.closed) };
+  },
+
+  async fragments({ url }) {
+    const ws = new WebSocket(url, { perMessageDeflate: true });
+    const got = [];
+    const pongs = [];
+    let arrived;
+    ws.on("message", (data) => {
+      got.push(String(data));
+      arrived?.();
+    });
+    ws.on("pong", (data) => pongs.push(String(data)));
+    const closed = new Promise((resolve) => ws.once("close", (code) => resolve(code)));
+    await new Promise((resolve, reject) => ws.once("open", resolve).once("error", reject));
+    const pull = '["pull",1]';
+    for (const c of '["push",["pipeline",0,["square"],[7]]]') {
+      ws.send(c, { fin: false });
+      ws.ping(c);
+    }
+    ws.send("", { fin: true });
+    ws.send(pull.slice(0, 3), { fin: false });
+    ws.send(pull.slice(3), { fin: true });
+    while (got.length < 1) await new Promise((resolve) => (arrived = resolve));
+    ws.ping("last");
+    await new Promise((resolve) => ws.on("pong", (data) => String(data) === "last" && resolve()));
+    ws.send(Buffer.from('["pull",0]')); // a binary message
+    return { pongs, code: await closed, got };
   },
 
   async hangUp({ session }) {
