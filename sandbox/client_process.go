@@ -284,7 +284,7 @@ func (c *Client) Run(ctx context.Context, spec ProcessSpec, stdin io.Reader, std
 
 func (c *Client) Output(ctx context.Context, id string, opts OutputOptions) (Output, error) {
 	const op = "output"
-	rep, err := call[*OutputReply](ctx, c, op, "output", id, OutputRequest{Offset: opts.Offset, Follow: opts.Follow})
+	rep, err := call[*OutputReply](ctx, c, op, "output", id, OutputRequest(opts))
 	if err != nil {
 		return nil, err
 	}

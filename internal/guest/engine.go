@@ -17,6 +17,7 @@ type engine struct {
 	children *children
 	oom      *oomCounter
 	orphan   time.Duration
+	worked   func()        // told after each process
 	closing  chan struct{} // closed when the guest ends
 	wg       sync.WaitGroup
 
@@ -118,6 +119,7 @@ func (g *engine) count() int {
 
 // finished moves a process among those that are remembered.
 func (g *engine) finished(p *process) {
+	defer g.worked()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.running--

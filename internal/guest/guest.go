@@ -69,6 +69,8 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		engine: newEngine(&cfg, root, newChildren(cfg.Exclusive, fk)), tokens: newTokens(), listeners: newListeners(),
 		stopped: make(chan struct{}), conns: map[*net.UnixConn]struct{}{}, live: map[*capnweb.Session]struct{}{},
 	}
+	s.engine.worked = s.worked
+	s.worked()
 	s.runs = newRuns(&cfg, tool.Call, tool.Env{
 		Directory: cfg.Project, Worktree: cfg.Project, Home: cfg.User.Home, OutputDir: cfg.OutputDir,
 		Shell: shell{s.engine}, Environ: cfg.baseEnviron(), Ripgrep: cfg.ripgrep(),

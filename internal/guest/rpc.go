@@ -171,7 +171,7 @@ func (m *rpcMain) output(id string, req sandbox.OutputRequest) (*sandbox.OutputR
 	if err != nil {
 		return nil, err
 	}
-	t, err := m.s.outputToken(p, sandbox.OutputOptions{Offset: req.Offset, Follow: req.Follow})
+	t, err := m.s.outputToken(p, sandbox.OutputOptions(req))
 	if err != nil {
 		return nil, err
 	}

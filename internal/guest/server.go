@@ -98,8 +98,15 @@ func (s *server) enter(c *net.UnixConn) bool {
 func (s *server) leave(c *net.UnixConn) {
 	_ = c.Close()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.conns, c)
+	s.mu.Unlock()
+	s.worked()
+}
+
+// worked arranges for memory to be given back, after something may have used it.
+func (s *server) worked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.trim == nil && !s.closed {
 		s.trim = time.AfterFunc(trimDelay, func() {
 			s.mu.Lock()
