@@ -7,8 +7,8 @@ import (
 
 func needLimits(t *testing.T, s Suite) {
 	t.Helper()
-	if s.NoLimits != "" {
-		t.Skip(s.NoLimits)
+	if reason := s.NoLimits(); reason != "" {
+		t.Skip(reason)
 	}
 }
 

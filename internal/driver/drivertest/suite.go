@@ -29,8 +29,12 @@ type Suite struct {
 	// directories, cgroups, mounts, processes, sockets.
 	Leaks func(home string) ([]string, error)
 
-	// NoLimits is the reason why commands can't be limited here, or "".
-	NoLimits string
+	// NoLimits gives the reason why commands can't be limited here, or "".
+	NoLimits func() string
+
+	// OneUser says that a sandbox has one user id only: its user owns the whole tree, and on the host is
+	// whoever runs the tests.
+	OneUser func() bool
 }
 
 // patience bounds everything that must happen; leakPatience what must be gone.

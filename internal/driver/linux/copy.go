@@ -28,8 +28,8 @@ func (d *Driver) whyNoLayers() string {
 	return "switched off"
 }
 
-// copyShifted copies the tree of an image for one sandbox, owned by the sandbox's ids.
-func copyShifted(ctx context.Context, from, to string, base uint32) error {
+// copyTree copies the tree of an image for one sandbox, owned by the sandbox's ids.
+func copyTree(ctx context.Context, from, to string, r record) error {
 	return filepath.WalkDir(from, func(p string, e fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
@@ -62,9 +62,11 @@ func copyShifted(ctx context.Context, from, to string, base uint32) error {
 		if err != nil {
 			return err
 		}
-		st := info.Sys().(*syscall.Stat_t)
-		if err := os.Lchown(target, int(base+st.Uid), int(base+st.Gid)); err != nil {
-			return err
+		if !r.rootless() {
+			st := info.Sys().(*syscall.Stat_t)
+			if err := os.Lchown(target, int(r.Base+st.Uid), int(r.Base+st.Gid)); err != nil {
+				return err
+			}
 		}
 		if info.Mode()&fs.ModeSymlink != 0 {
 			return nil
@@ -85,4 +87,26 @@ func copyFile(from, to string) error {
 	}
 	_, err = io.Copy(w, r)
 	return errors.Join(err, w.Close())
+}
+
+// removeAll removes a tree. Without rights of root, directories that the sandbox has made unwritable have
+// to be opened first; nobody else is at work in it any more.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) || os.Geteuid() == 0 {
+		return err
+	}
+	werr := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if e.IsDir() { // asked before the directory is read
+			return os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	if werr != nil {
+		return werr
+	}
+	return os.RemoveAll(dir)
 }

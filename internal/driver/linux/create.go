@@ -61,15 +61,17 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec) error 
 	}
 	defer lock.unlock()
 
-	r := record{Version: recordVersion, Created: time.Now().UTC(), Spec: spec, Copied: d.cannotLayer()}
+	r := record{Version: recordVersion, Created: time.Now().UTC(), Spec: spec, Owner: os.Geteuid(), Copied: d.cannotLayer()}
 	undo := func(err error) error {
 		if uerr := d.discard(context.WithoutCancel(ctx), spec.ID, dir, r.Base); uerr != nil {
 			d.log.Error("what is left of a failed creation can't be removed", "sandbox", spec.ID, "error", uerr)
 		}
 		return err
 	}
-	if r.Base, err = d.ids.take(spec.ID); err != nil {
-		return undo(err)
+	if !d.rootless {
+		if r.Base, err = d.ids.take(spec.ID); err != nil {
+			return undo(err)
+		}
 	}
 	err = d.fill(ctx, dir, r)
 	if errors.Is(err, errNoLayers) {
@@ -124,7 +126,7 @@ func (d *Driver) fill(ctx context.Context, dir string, r record) error {
 			return &sandbox.Error{Code: driver.CodeUnsupported, Op: "create sandbox", Message: "this image is too large to be copied, and layers are not possible here: " + d.whyNoLayers(),
 				Hint: "put TONGS_HOME on ext4, xfs or btrfs, with Linux 5.19 or later"}
 		}
-		if err := copyShifted(ctx, r.Spec.Image.Lower[0], filepath.Join(dir, rootDir), r.Base); err != nil {
+		if err := copyTree(ctx, r.Spec.Image.Lower[0], filepath.Join(dir, rootDir), r); err != nil {
 			return err
 		}
 	} else {
@@ -133,8 +135,10 @@ func (d *Driver) fill(ctx context.Context, dir string, r record) error {
 				return err
 			}
 		}
-		if err := os.Lchown(filepath.Join(dir, upperDir), int(r.Base), int(r.Base)); err != nil {
-			return err
+		if !r.rootless() {
+			if err := os.Lchown(filepath.Join(dir, upperDir), int(r.Base), int(r.Base)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := writeJSON(dir, recordFile, r); err != nil {
@@ -157,7 +161,7 @@ func (d *Driver) discard(ctx context.Context, id, dir string, base uint32) error
 	if err := d.removeRuntime(ctx, id); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeAll(dir); err != nil {
 		return err
 	}
 	if base != 0 {

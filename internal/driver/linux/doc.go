@@ -9,6 +9,9 @@
 // boot). So at no time is there a mount in the host's namespace, and when this process dies half way,
 // nothing stays mounted.
 //
+// Without root, all of it is done with what the kernel gives to ordinary users: the new process makes
+// its mounts itself, in a user namespace that has one id only, and there are no cgroups.
+//
 // A guest outlives the process that made it. Which guest belongs to a sandbox is written down, with
 // its start time, before the guest is let go, so that any later process finds it and nobody ever
 // signals a stranger.

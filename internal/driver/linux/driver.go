@@ -63,6 +63,8 @@ type Driver struct {
 	guestOnce sync.Mutex
 	guest     *memfd // sealed copy of the guest binary
 
+	rootless bool // this process isn't root: its sandboxes have one user id only, this process's
+
 	layers atomic.Pointer[error] // why an overlay on an idmapped image isn't possible, once that was found
 
 	locks keyedLocks
@@ -72,8 +74,12 @@ type Driver struct {
 // dirs are the directories below Home.
 type dirs struct{ sandboxes, run, ids string }
 
-// New makes a driver for a home. It changes nothing but directories (Recover cleans up), and makes this
-// process one that leaves no core dumps and can't be traced by ordinary users.
+// New makes a driver for a home. It changes nothing but directories (Recover cleans up). A process of
+// root leaves no core dumps any more and can't be traced by ordinary users.
+//
+// Without root, a sandbox has one user id only, which on the host is this process's: commands run as
+// their uid 1000, own the sandbox's whole tree, can become nobody else, and read of the visible parts of
+// the host what this user may read. There are no limits of memory and processes.
 func New(cfg Config) (*Driver, error) {
 	const op = "open driver linux"
 	if cfg.Home == "" || !filepath.IsAbs(cfg.Home) {
@@ -82,17 +88,16 @@ func New(cfg Config) (*Driver, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	if os.Geteuid() != 0 {
-		return nil, &sandbox.Error{Code: driver.CodeUnsupported, Op: op, Message: "sandboxes without root are not there yet",
-			Hint: "run as root (sudo), with a TONGS_HOME that belongs to root"}
-	}
-	// While this process starts another, that one shares its memory or has a copy of it, and is partly
-	// inside the sandbox already; nobody there may look into it.
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return nil, driver.Wrap(op, os.NewSyscallError("prctl", err))
+	// A process that this one starts has a copy of its memory for a moment, and is partly inside the
+	// sandbox already; nobody there may look into it. An ordinary user needs the files in /proc of its
+	// children, which this would take away; nobody is inside yet when they begin.
+	if os.Geteuid() == 0 {
+		if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+			return nil, driver.Wrap(op, os.NewSyscallError("prctl", err))
+		}
 	}
 	home := filepath.Clean(cfg.Home)
-	d := &Driver{cfg: cfg, log: cfg.Logger, dirs: dirs{
+	d := &Driver{cfg: cfg, log: cfg.Logger, rootless: os.Geteuid() != 0, dirs: dirs{
 		sandboxes: filepath.Join(home, "sandboxes"), run: filepath.Join(home, "run"), ids: filepath.Join(home, "ids"),
 	}}
 	for _, dir := range []string{d.dirs.sandboxes, d.dirs.run, d.dirs.ids} {

@@ -4,7 +4,6 @@ package linux
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path"
@@ -16,23 +15,52 @@ import (
 // tree writes into a sandbox's root from outside, before anybody is inside. Links are followed only
 // within it.
 type tree struct {
-	root *os.Root
-	base uint32
+	root  *os.Root
+	lower *os.Root // what lies below root, where root is only the upper layer; else nil
+	r     record
 }
 
-func openTree(root *os.File, base uint32) (*tree, error) {
-	r, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", root.Fd()))
-	if err != nil {
-		return nil, err
+// prepare writes a new sandbox's files into the root at dir, and makes the places for its binds. lower is
+// the image where dir is only the layer above it, else "".
+func prepare(dir, lower string, r record, files []driver.File) error {
+	if len(files) == 0 && len(r.Spec.Binds) == 0 {
+		return nil
 	}
-	return &tree{r, base}, nil
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	t := &tree{root: root, r: r}
+	if lower != "" {
+		if t.lower, err = os.OpenRoot(lower); err != nil {
+			return err
+		}
+		defer t.lower.Close()
+	}
+	for _, f := range files {
+		if err := t.write(f); err != nil {
+			return err
+		}
+	}
+	for _, b := range r.Spec.Binds {
+		info, err := os.Stat(b.Source)
+		if err != nil {
+			return err
+		}
+		if err := t.mountPoint(b.Target, info.IsDir()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
-
-func (t *tree) close() { t.root.Close() }
 
 // own gives something to one of the sandbox's ids.
 func (t *tree) own(p string, uid uint32) error {
-	return t.root.Lchown(p, int(t.base+uid), int(t.base+uid))
+	if t.r.rootless() {
+		return nil
+	}
+	return t.root.Lchown(p, int(t.r.Base+uid), int(t.r.Base+uid))
 }
 
 // parents makes the directories above p that aren't there.
@@ -43,14 +71,20 @@ func (t *tree) parents(p string, uid uint32) error {
 			continue
 		}
 		dir = path.Join(dir, part)
-		err := t.root.Mkdir(dir, 0o755)
+		mode := fs.FileMode(0o755)
+		if t.lower != nil {
+			// A directory of both layers looks as it does in the upper one; a link must not be hidden.
+			if info, err := t.lower.Lstat(dir); err == nil && !info.IsDir() {
+				return driver.Invalid("prepare sandbox", "/%s is not a directory in the image", dir)
+			} else if err == nil {
+				mode = info.Mode() & (fs.ModePerm | fs.ModeSticky)
+			}
+		}
+		err := t.root.Mkdir(dir, 0o700)
 		if errors.Is(err, fs.ErrExist) {
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		if err := t.own(dir, uid); err != nil {
+		if err := errors.Join(err, t.own(dir, uid), t.root.Chmod(dir, mode)); err != nil {
 			return err
 		}
 	}
@@ -79,6 +113,9 @@ func (t *tree) write(f driver.File) error {
 func (t *tree) mountPoint(target string, dir bool) error {
 	p := target[1:]
 	info, err := t.root.Lstat(p)
+	if t.lower != nil && errors.Is(err, fs.ErrNotExist) {
+		info, err = t.lower.Lstat(p)
+	}
 	if err == nil {
 		if info.IsDir() != dir || info.Mode()&fs.ModeSymlink != 0 {
 			return driver.Invalid("bind", "%s exists in the sandbox and is not a %s", target, map[bool]string{true: "directory", false: "file"}[dir])

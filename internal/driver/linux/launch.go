@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -114,13 +116,19 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	var m *mounts
 	err = onThread(func() error {
 		given := append([]*os.File{null, out, out, config, theirs, listener}, extra...)
-		p, err = spawn(program, given, g, r.Base)
+		p, err = spawn(program, given, g, r)
 		theirs.Close() // so that ours ends when the guest's does
 		if err != nil {
 			return err
 		}
 		if err := d.writeGuest(dir, p); err != nil {
 			return driver.Wrap("record guest", err)
+		}
+		if r.rootless() {
+			if r.Copied {
+				return prepare(filepath.Join(dir, rootDir), "", r, files)
+			}
+			return prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower[0], r, files)
 		}
 		userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid))
 		if err != nil {
@@ -140,7 +148,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 		return err
 	}
 	if err == nil {
-		err = release(ctx, ours, r, m)
+		err = release(ctx, ours, r, dir, m)
 	}
 	if err != nil {
 		said := strings.TrimSpace(string(written(out)))
@@ -213,82 +221,6 @@ func mergeEnv(base, over []string) []string {
 	return all
 }
 
-// spawn starts a guest from the calling thread, which it leaves with rights of root. The new process
-// has all namespaces of its own and waits on its channel.
-func spawn(program *memfd, files []*os.File, g *group, base uint32) (*process, error) {
-	if err := becomeOwner(base); err != nil {
-		return nil, driver.Wrap("become owner of the user namespace", err)
-	}
-	// Nothing that descends from this thread gains privileges by running a program, the guest included.
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return nil, os.NewSyscallError("prctl", err)
-	}
-	fds := make([]uintptr, len(files))
-	for i, f := range files {
-		fds[i] = f.Fd()
-	}
-	pidfd := -1
-	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(base), Size: rangeSize}}
-	attr := &syscall.SysProcAttr{
-		Setsid: true,
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS,
-		UidMappings:                ids,
-		GidMappings:                ids,
-		GidMappingsEnableSetgroups: true,
-		Credential:                 &syscall.Credential{Uid: 0, Gid: 0},
-		PidFD:                      &pidfd,
-	}
-	if g != nil && g.guest != nil {
-		// A cgroup namespace would begin at the guest's own group, and the kernel would then keep the
-		// guest from cloning commands into the group beside it.
-		attr.UseCgroupFD, attr.CgroupFD = true, int(g.guest.Fd())
-	} else {
-		attr.Cloneflags |= unix.CLONE_NEWCGROUP
-	}
-	pid, _, err := syscall.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, &syscall.ProcAttr{
-		Dir: "/",
-		// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready.
-		// Run raises the number afterwards.
-		Env:   []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"},
-		Files: fds,
-		Sys:   attr,
-	})
-	if err != nil {
-		return nil, spawnError(err)
-	}
-	if err := becomeRoot(); err != nil {
-		return nil, errors.Join(err, unix.Kill(pid, unix.SIGKILL))
-	}
-	if pidfd < 0 {
-		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
-			return nil, errors.Join(os.NewSyscallError("pidfd_open", err), unix.Kill(pid, unix.SIGKILL))
-		}
-	}
-	return newProcess(pid, pidfd)
-}
-
-// spawnError says why namespaces couldn't be made, and what helps.
-func spawnError(err error) error {
-	e := &sandbox.Error{Code: driver.CodeUnsupported, Op: "make namespaces", Message: err.Error(), Err: err}
-	switch {
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EUSERS):
-		e.Message = "the kernel allows no more namespaces: " + err.Error()
-		e.Hint = "sysctl -w user.max_user_namespaces=65536, and the like for mnt, pid, net, ipc, uts and cgroup"
-	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		e.Message = "the kernel refuses namespaces or programs in memory: " + err.Error()
-		e.Hint = "in a container, give it --privileged; else see `sysctl kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns vm.memfd_noexec`; `tongs doctor` tells more"
-	case errors.Is(err, unix.EINVAL):
-		e.Hint = "this kernel lacks a kind of namespace; `tongs doctor` says which"
-	case errors.Is(err, unix.ENOEXEC):
-		e.Code, e.Op, e.Message = driver.CodeGuestFailed, "start guest", "the guest binary is no program for this machine: "+err.Error()
-		e.Hint = "build it for this machine: CGO_ENABLED=0 go build ./cmd/tongs-guest"
-	default:
-		return driver.Wrap("start guest", err)
-	}
-	return e
-}
-
 // writeGuest notes which process the guest is, before it is let go.
 func (d *Driver) writeGuest(dir string, p *process) error {
 	start, _, err := startTime(p.pid)
@@ -303,7 +235,7 @@ func (d *Driver) writeGuest(dir string, p *process) error {
 }
 
 // release hands a guest its mounts and waits until it is ready.
-func release(ctx context.Context, c *net.UnixConn, r record, m *mounts) error {
+func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *mounts) error {
 	ctx, cancel := within(ctx, bootTimeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -313,28 +245,77 @@ func release(ctx context.Context, c *net.UnixConn, r record, m *mounts) error {
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	if len(m.targets) > boot.MaxMounts {
-		return driver.Invalid("start guest", "%d mounts, the most is %d", len(m.targets), boot.MaxMounts)
+	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, UID: userID, GID: userID}
+	var rights []byte
+	n := 0
+	if m == nil {
+		var err error
+		if plan.Rootless, err = rootlessPlan(dir, r); err != nil {
+			return err
+		}
+		n = len(plan.Rootless.Binds)
+	} else {
+		fds := []int{int(m.root.Fd())}
+		for _, f := range m.parts {
+			fds = append(fds, int(f.Fd()))
+		}
+		plan.Mounts, rights, n = m.targets, unix.UnixRights(fds...), len(m.targets)
 	}
-	plan, err := json.Marshal(boot.Plan{
-		Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, UID: userID, GID: userID, Mounts: m.targets,
-	})
+	if n > boot.MaxMounts {
+		return driver.Invalid("start guest", "%d mounts, the most is %d", n, boot.MaxMounts)
+	}
+	message, err := json.Marshal(plan)
 	if err != nil {
 		return err
 	}
-	fds := []int{int(m.root.Fd())}
-	for _, f := range m.parts {
-		fds = append(fds, int(f.Fd()))
-	}
-	if _, _, err := c.WriteMsgUnix(plan, unix.UnixRights(fds...), nil); err != nil {
+	if _, _, err := c.WriteMsgUnix(message, rights, nil); err != nil {
 		return ended(ctx, err)
 	}
 	answer := make([]byte, 4096)
-	n, err := c.Read(answer)
+	n, err = c.Read(answer)
 	if err != nil || n == 0 {
 		return ended(ctx, err)
 	}
-	return boot.DecodeAnswer(answer[:n])
+	err = boot.DecodeAnswer(answer[:n])
+	var failure *boot.Failure
+	if errors.As(err, &failure) && failure.Op == boot.OpLayers {
+		return fmt.Errorf("%w: %w", errNoLayers, err)
+	}
+	return err
+}
+
+// rootlessPlan says what a guest has to mount by itself.
+func rootlessPlan(dir string, r record) (*boot.Rootless, error) {
+	real, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, err
+	}
+	plan := &boot.Rootless{Root: filepath.Join(real, rootDir)}
+	if !r.Copied {
+		image, err := filepath.EvalSymlinks(r.Spec.Image.Lower[0])
+		if err != nil {
+			return nil, err
+		}
+		plan = &boot.Rootless{Layers: &boot.Layers{Dir: real, Image: image, Lower: lowerDir, Upper: upperDir, Work: workDir}}
+	}
+	add := func(source, target string, writable bool) error {
+		real, err := filepath.EvalSymlinks(source)
+		if err == nil {
+			plan.Binds = append(plan.Binds, boot.Bind{Source: real, Target: target, Writable: writable})
+		}
+		return err
+	}
+	for _, b := range r.Spec.Image.Binds {
+		if err := add(b.Source, b.Target, false); err != nil && (!errors.Is(err, fs.ErrNotExist) || b.Source == "/usr") {
+			return nil, err
+		}
+	}
+	for _, b := range r.Spec.Binds {
+		if err := add(b.Source, b.Target, b.Writable); err != nil {
+			return nil, err
+		}
+	}
+	return plan, nil
 }
 
 // ended says why a guest's channel gave nothing.

@@ -57,6 +57,10 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 	if err != nil {
 		return damaged(op, id, err)
 	}
+	if r.Owner != os.Geteuid() {
+		return &sandbox.Error{Code: sandbox.CodePermissionDenied, Op: op, Message: fmt.Sprintf("sandbox %q was made by user id %d", id, r.Owner),
+			Hint: "start it as that user, or make another; sandboxes of root and of users are built differently"}
+	}
 	g, ok, err := readGuest(dir)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -154,7 +158,7 @@ func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := removeAll(dir); err != nil {
 		return err
 	}
 	if rerr != nil {

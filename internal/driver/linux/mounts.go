@@ -224,18 +224,8 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 		}
 		m.add(f, b.Target)
 	}
-	if len(r.Spec.Binds) == 0 && len(files) == 0 {
-		return m, nil
-	}
-	tree, err := openTree(m.root, r.Base)
-	if err != nil {
+	if err := prepare(fmt.Sprintf("/proc/self/fd/%d", m.root.Fd()), "", r, files); err != nil {
 		return m, err
-	}
-	defer tree.close()
-	for _, f := range files {
-		if err := tree.write(f); err != nil {
-			return m, err
-		}
 	}
 	for _, b := range r.Spec.Binds {
 		f, err := hostPart(b.Source, b.Writable)
@@ -243,13 +233,6 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 			return m, err
 		}
 		m.add(f, b.Target)
-		info, err := f.Stat()
-		if err != nil {
-			return m, err
-		}
-		if err := tree.mountPoint(b.Target, info.IsDir()); err != nil {
-			return m, err
-		}
 	}
 	return m, nil
 }

@@ -386,7 +386,7 @@ func TestCheck(t *testing.T) {
 		}
 		t.Logf("%-8s %s: %s %s", f.Level, f.Name, f.Detail, f.Cure)
 	}
-	for _, want := range []string{"kernel", "namespaces", "overlay", "programs in memory", "cgroups", "swap", "disk", "guest binary", "host image", "sandbox"} {
+	for _, want := range []string{"kernel", "rights", "namespaces", "overlay", "programs in memory", "cgroups", "swap", "disk", "guest binary", "host image", "sandbox"} {
 		if names[want] == "" {
 			t.Errorf("nothing about %s", want)
 		}

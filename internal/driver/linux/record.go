@@ -33,12 +33,16 @@ const (
 type record struct {
 	Version int         `json:"version"`
 	Created time.Time   `json:"created"`
-	Base    uint32      `json:"base"`   // first of its user ids
+	Base    uint32      `json:"base"`   // first of its user ids; 0 for a rootless one
+	Owner   int         `json:"owner"`  // the user id that has made it
 	Copied  bool        `json:"copied"` // the tree is a copy of the image, not an overlay on it
 	Spec    driver.Spec `json:"spec"`   // as it was given, with defaults
 }
 
 const recordVersion = 1
+
+// rootless says whether the sandbox has one user id only, its owner's.
+func (r record) rootless() bool { return r.Base == 0 && r.Owner != 0 }
 
 // guestRecord says which process a guest is. A pid is used again sooner or later; with the start time
 // and the boot it names one process for ever.
@@ -61,7 +65,7 @@ func readRecord(dir string) (record, error) {
 		return record{}, fmt.Errorf("%s: version %d is not one that this tongs knows", recordFile, r.Version)
 	}
 	slot := r.Base / rangeSize
-	if r.Base%rangeSize != 0 || slot < firstSlot || slot > lastSlot {
+	if !r.rootless() && (r.Base%rangeSize != 0 || slot < firstSlot || slot > lastSlot) {
 		return record{}, fmt.Errorf("%s: %d can't be the first of a range of user ids", recordFile, r.Base)
 	}
 	return r, nil

@@ -19,11 +19,18 @@ var suite = drivertest.Suite{
 		return linux.New(linux.Config{Home: home, Guest: &guest})
 	},
 	Skip: func() string {
-		if os.Geteuid() != 0 {
-			return "making namespaces needs root"
+		if n, err := os.ReadFile("/proc/sys/user/max_user_namespaces"); os.Geteuid() != 0 && (err != nil || string(n) == "0\n") {
+			return "this machine allows no user namespaces to ordinary users"
 		}
 		return ""
 	},
+	NoLimits: func() string {
+		if os.Geteuid() != 0 {
+			return "ordinary users have no cgroups to limit commands with"
+		}
+		return ""
+	},
+	OneUser: func() bool { return os.Geteuid() != 0 },
 	Leaks: func(home string) ([]string, error) {
 		d, err := linux.New(linux.Config{Home: home})
 		if err != nil {

@@ -33,14 +33,19 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// becomeOwner makes the calling thread act as a user id that has all rights of root: what it creates
-// next, a user namespace above all, belongs to that id, and the kernel charges that id for it.
-func becomeOwner(id uint32) error {
-	// A keyring of its own, or the sandbox would possess the one of this session.
+// newKeyring gives the calling thread a session keyring of its own; else a sandbox would possess the one of
+// this session.
+func newKeyring() error {
 	_, _, errno := unix.RawSyscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
 	if errno != 0 && errno != unix.ENOSYS && errno != unix.EPERM { // no keyrings, or none for containers
 		return os.NewSyscallError("keyctl", errno)
 	}
+	return nil
+}
+
+// becomeOwner makes the calling thread act as a user id that has all rights of root: what it creates
+// next, a user namespace above all, belongs to that id, and the kernel charges that id for it.
+func becomeOwner(id uint32) error {
 	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, uintptr(id), 0); errno != 0 {
 		return os.NewSyscallError("setresgid", errno)
 	}

@@ -97,7 +97,7 @@ func open(root int, rel string) (int, error) {
 
 type filesystem struct {
 	kind, target string
-	options      []string // key=value
+	options      []string // key=value, or key= for a flag
 	attr         int
 	optional     bool // an empty directory will do
 }
@@ -107,10 +107,14 @@ func filesystems(plan Plan) []filesystem {
 	if plan.TmpBytes >= 0 {
 		tmp = append(tmp, "size="+strconv.FormatInt(plan.TmpBytes, 10))
 	}
+	pts := []string{"ptmxmode=0666", "mode=0620"}
+	if plan.Rootless == nil {
+		pts = append(pts, "gid=5") // tty; a rootless sandbox has one group only
+	}
 	return []filesystem{
 		{kind: "proc", target: "proc", attr: strict},
 		{kind: "sysfs", target: "sys", attr: strict | unix.MOUNT_ATTR_RDONLY, optional: true},
-		{kind: "devpts", target: "dev/pts", options: []string{"ptmxmode=0666", "mode=0620", "gid=5"}, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
+		{kind: "devpts", target: "dev/pts", options: pts, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
 		{kind: "tmpfs", target: "dev/shm", options: []string{"mode=1777", "size=" + strconv.FormatInt(plan.ShmBytes, 10)}, attr: strict},
 		{kind: "mqueue", target: "dev/mqueue", attr: strict, optional: true},
 		{kind: "tmpfs", target: "tmp", options: tmp, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
@@ -125,7 +129,13 @@ func newMount(f filesystem) (int, error) {
 	defer unix.Close(fs)
 	for _, o := range append(f.options, "source="+f.kind) {
 		k, v, _ := strings.Cut(o, "=")
-		if err := unix.FsconfigSetString(fs, k, v); err != nil {
+		var err error
+		if v == "" {
+			err = unix.FsconfigSetFlag(fs, k)
+		} else {
+			err = unix.FsconfigSetString(fs, k, v)
+		}
+		if err != nil {
 			return -1, fail("set "+o+" of "+f.kind, err)
 		}
 	}

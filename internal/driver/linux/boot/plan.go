@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strings"
 	"syscall"
 )
 
@@ -30,7 +31,52 @@ type Plan struct {
 	UID      int      `json:"uid"`      // who owns /tmp/opencode
 	GID      int      `json:"gid"`
 	Mounts   []string `json:"mounts"` // where each mount goes, absolute inside; parents come first
+
+	// Rootless, instead of descriptors: a driver without rights can't prepare mounts, so the process
+	// makes them itself, of the host's files as it sees them.
+	Rootless *Rootless `json:"rootless,omitempty"`
 }
+
+// Rootless says what a process mounts by itself.
+type Rootless struct {
+	Root   string  `json:"root,omitempty"`   // directory of the host that becomes the root,
+	Layers *Layers `json:"layers,omitempty"` // or what to put it together from
+	Binds  []Bind  `json:"binds"`            // parts of the host; parents come first
+}
+
+// Layers are a sandbox's own layer and an image below it. The names are in Dir, so that the mount, which
+// everybody inside can read about, doesn't tell where that is.
+type Layers struct {
+	Dir   string `json:"dir"`
+	Image string `json:"image"`
+	Lower string `json:"lower"` // an empty directory to mount the image on
+	Upper string `json:"upper"`
+	Work  string `json:"work"`
+}
+
+// OpLayers is the Op of a Failure to put layers together. A copy of the image does instead.
+const OpLayers = "put layers together"
+
+// Bind is a part of the host and where it goes.
+type Bind struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Writable bool   `json:"writable,omitempty"`
+}
+
+// name says whether s is one name, without what an overlay's options are divided by.
+func name(s string) bool { return s != "" && s != "." && s != ".." && !strings.ContainsAny(s, "/:,\\") }
+
+// descriptors is how many come with the plan.
+func (p Plan) descriptors() int {
+	if p.Rootless != nil {
+		return 0
+	}
+	return 1 + len(p.Mounts)
+}
+
+// clean says whether p can be the place of a mount.
+func clean(p string) bool { return path.IsAbs(p) && path.Clean(p) == p && p != "/" }
 
 // Failure is the answer of a boot that went wrong; an empty Op is success.
 type Failure struct {
@@ -65,8 +111,21 @@ func DecodePlan(data []byte) (Plan, error) {
 		return Plan{}, fmt.Errorf("boot: plan: %d mounts, the most is %d", len(p.Mounts), MaxMounts)
 	}
 	for _, m := range p.Mounts {
-		if !path.IsAbs(m) || path.Clean(m) != m || m == "/" {
+		if !clean(m) {
 			return Plan{}, fmt.Errorf("boot: plan: %q is not a clean absolute path below /", m)
+		}
+	}
+	if r := p.Rootless; r != nil {
+		if len(p.Mounts) > 0 || len(r.Binds) > MaxMounts || clean(r.Root) == (r.Layers != nil) {
+			return Plan{}, errors.New("boot: plan: a rootless one has a root or layers, no mounts, and not too many binds")
+		}
+		if l := r.Layers; l != nil && (!clean(l.Dir) || !clean(l.Image) || !name(l.Lower) || !name(l.Upper) || !name(l.Work)) {
+			return Plan{}, errors.New("boot: plan: layers are names in a clean absolute directory")
+		}
+		for _, b := range r.Binds {
+			if !clean(b.Source) || !clean(b.Target) {
+				return Plan{}, fmt.Errorf("boot: plan: %q on %q: both must be clean absolute paths below /", b.Source, b.Target)
+			}
 		}
 	}
 	return p, nil

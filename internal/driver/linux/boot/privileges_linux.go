@@ -30,8 +30,12 @@ var (
 )
 
 // dropPrivileges gives up, in every thread and for good, what the guest doesn't need. That no program
-// can gain privileges was already settled by the driver, before this process was.
-func dropPrivileges() error {
+// can gain privileges was already settled by the driver, before this process was. A guest that isn't
+// root inside commands nobody else, and keeps nothing.
+func dropPrivileges(root bool) error {
+	if !root {
+		capData[0] = unix.CapUserData{}
+	}
 	if nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || nnp != 1 {
 		return fail("check no_new_privs", errors.Join(errors.New("it is not set"), err))
 	}

@@ -69,6 +69,11 @@ func run(channel int) error {
 			unix.Close(fd)
 		}
 	}()
+	if plan.Rootless != nil {
+		if fds, plan.Mounts, err = ownMounts(*plan.Rootless); err != nil {
+			return err
+		}
+	}
 	if err := enterRoot(plan, fds); err != nil {
 		return err
 	}
@@ -81,7 +86,7 @@ func run(channel int) error {
 	if err := scratch(plan); err != nil {
 		return err
 	}
-	if err := dropPrivileges(); err != nil {
+	if err := dropPrivileges(plan.Rootless == nil); err != nil {
 		return err
 	}
 	// The driver starts it with one, to have fewer threads to drop privileges in.
@@ -119,8 +124,8 @@ func receive(channel int) (Plan, []int, error) {
 	if err == nil {
 		plan, err = DecodePlan(buf[:n])
 	}
-	if err == nil && len(fds) != len(plan.Mounts)+1 {
-		err = &Failure{Op: "receive plan", Message: fmt.Sprintf("%d mounts with %d descriptors", len(plan.Mounts), len(fds))}
+	if want := plan.descriptors(); err == nil && len(fds) != want {
+		err = &Failure{Op: "receive plan", Message: fmt.Sprintf("%d descriptors instead of %d", len(fds), want)}
 	}
 	if err != nil {
 		for _, fd := range fds {
