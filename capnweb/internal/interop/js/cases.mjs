@@ -47,6 +47,9 @@ function same(got, want) {
 function unbuffer(v) {
   if (Buffer.isBuffer(v)) return new Uint8Array(v);
   if (Array.isArray(v)) return v.map(unbuffer);
+  if (v != null && Object.getPrototypeOf(v) === Object.prototype) {
+    return Object.fromEntries(Object.entries(v).map(([k, x]) => [k, unbuffer(x)]));
+  }
   return v;
 }
 
@@ -91,6 +94,50 @@ add("values in one turn", async ({ api }) => {
   const values = plainValues();
   same(await Promise.all(values.map((v) => api.echo(v))), values);
 }, { batch: true });
+
+// A generator of values that is the same at every run.
+function randomValues(seed) {
+  const random = () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
+  };
+  const upTo = (n) => Math.floor(random() * n);
+  const text = () => String.fromCodePoint(...Array.from({ length: upTo(8) }, () => [upTo(128), upTo(0xd800), 0x1f600 + upTo(80), 0x2028 + upTo(2)][upTo(4)]));
+  const double = () => {
+    const view = new DataView(new ArrayBuffer(8));
+    view.setUint32(0, upTo(2 ** 32));
+    view.setUint32(4, upTo(2 ** 32));
+    const d = view.getFloat64(0);
+    return Object.is(d, -0) ? 0 : d; // JSON has no negative zero
+  };
+  const value = (depth) => {
+    switch (upTo(depth > 0 ? 14 : 11)) {
+      case 0: return null;
+      case 1: return undefined;
+      case 2: return random() < 0.5;
+      case 3: return upTo(1000) - 500;
+      case 4: return double();
+      case 5: return random() * 10 ** (upTo(44) - 22);
+      case 6: return text();
+      case 7: return BigInt(upTo(2 ** 32)) ** BigInt(upTo(6)) * (random() < 0.5 ? -1n : 1n);
+      case 8: return new Date(upTo(2 ** 42) - 2 ** 41);
+      case 9: return patternBytes(upTo(70), upTo(255));
+      case 10: return [NaN, Infinity, -Infinity, Number.MAX_VALUE, Number.MIN_VALUE, 2 ** 53, -(2 ** 53)][upTo(7)];
+      case 11: case 12: return Array.from({ length: upTo(5) }, () => value(depth - 1));
+      default: return Object.fromEntries(Array.from({ length: upTo(5) }, (_, i) => [`${text()}${i}`, value(depth - 1)]));
+    }
+  };
+  return Array.from({ length: 300 }, () => value(4));
+}
+
+add("random values", async ({ api }) => {
+  for (let seed = 0; seed < 3; seed++) {
+    const values = randomValues(seed);
+    same(await Promise.all(values.map((v) => api.echo(v))), values);
+  }
+});
 
 add("values since 0.11", async ({ api }) => {
   const values = [
