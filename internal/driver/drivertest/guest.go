@@ -11,7 +11,14 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver"
 )
 
-var scratch = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "tongs-drivertest-") })
+// scratch is a directory for what all tests of a process share; Main removes it.
+var scratch = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tongs-drivertest-")
+	scratchDir = dir
+	return dir, err
+})
+
+var scratchDir string
 
 var buildGuest = sync.OnceValues(func() (string, error) {
 	if p := os.Getenv(driver.GuestEnv); p != "" {

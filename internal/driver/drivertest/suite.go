@@ -62,8 +62,8 @@ func Main(m *testing.M, s Suite) int {
 	}
 	os.Setenv(canaryEnv, "a secret of the host")
 	code := m.Run()
-	if dir, err := scratch(); err == nil {
-		os.RemoveAll(dir)
+	if scratchDir != "" {
+		os.RemoveAll(scratchDir)
 	}
 	return code
 }

@@ -19,9 +19,18 @@ import (
 	"github.com/tongs-dev/tongs/internal/image"
 )
 
+// scratch is a directory for what all tests share; TestMain removes it.
+var scratch = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "tongs-linux-")
+	scratchDir = dir
+	return dir, err
+})
+
+var scratchDir string
+
 // initBinary builds the small guest once.
 var initBinary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "tongs-init-")
+	dir, err := scratch()
 	if err != nil {
 		return "", err
 	}
@@ -76,16 +85,14 @@ func newDriver(t testing.TB, change func(*linux.Config)) *linux.Driver {
 	return d
 }
 
-// images is shared by all tests: the image is never written to.
-var images = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "tongs-images-") })
-
+// hostImage gives the one image of all tests: it is never written to.
 func hostImage(t testing.TB) image.Root {
 	t.Helper()
-	dir, err := images()
+	dir, err := scratch()
 	if err != nil {
 		t.Fatal(err)
 	}
-	root, _, err := image.Host(t.Context(), image.HostConfig{Dir: dir})
+	root, _, err := image.Host(t.Context(), image.HostConfig{Dir: filepath.Join(dir, "images")})
 	if err != nil {
 		t.Fatal(err)
 	}

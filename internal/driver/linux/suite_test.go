@@ -46,11 +46,8 @@ const exitCode = 1
 
 func TestMain(m *testing.M) {
 	code := drivertest.Main(m, suite)
-	if dir, err := images(); err == nil {
-		os.RemoveAll(dir)
-	}
-	if p, err := initBinary(); err == nil {
-		os.RemoveAll(p)
+	if scratchDir != "" {
+		os.RemoveAll(scratchDir)
 	}
 	if err := goleak.Find(); err != nil && code == 0 {
 		println(err.Error())
