@@ -75,11 +75,14 @@ func (c *Client) Exec(ctx context.Context, spec ExecSpec) (*ExecResult, error) {
 	if req.Spec.ID == "" {
 		req.Spec.ID = newProcessID()
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	// The call itself must not end with ctx: its answer is what was printed.
 	callCtx, give := context.WithCancel(context.WithoutCancel(ctx))
 	defer give()
 	stop := context.AfterFunc(ctx, func() {
-		c.abandon(req.Spec.ID)
+		c.abandon(callCtx, req.Spec.ID)
 		time.AfterFunc(abortTimeout, give)
 	})
 	defer stop()
@@ -151,12 +154,23 @@ func (c *Client) feed(ctx context.Context, id string, r io.Reader) {
 	_ = w.Close()
 }
 
-// abandon kills a command whose caller has gone.
-func (c *Client) abandon(id string) {
-	ctx, cancel := context.WithTimeout(context.Background(), abortTimeout)
+// abandon kills a command whose caller has gone. The command may be about to start:
+// calls run side by side, so the kill is repeated until it finds it, or until over
+// says that there is nothing to find any more.
+func (c *Client) abandon(over context.Context, id string) {
 	go func() {
+		ctx, cancel := context.WithTimeout(over, abortTimeout)
 		defer cancel()
-		_ = c.Kill(ctx, id)
+		for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+			if err := c.Kill(ctx, id); CodeOf(err) != CodeProcessNotFound {
+				return
+			}
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return
+			}
+		}
 	}()
 }
 
@@ -228,7 +242,7 @@ func (c *Client) Run(ctx context.Context, spec ProcessSpec, stdin io.Reader, std
 	spec.Stdin = spec.Stdin || stdin != nil
 	if _, err := c.Start(ctx, spec); err != nil {
 		if ctx.Err() != nil {
-			c.abandon(spec.ID) // it may have been started
+			c.abandon(context.Background(), spec.ID) // it may have been started
 		}
 		return Exit{}, err
 	}
@@ -238,13 +252,13 @@ func (c *Client) Run(ctx context.Context, spec ProcessSpec, stdin io.Reader, std
 	runCtx, give := context.WithCancel(context.WithoutCancel(ctx))
 	defer give()
 	stop := context.AfterFunc(ctx, func() {
-		c.abandon(spec.ID)
+		c.abandon(runCtx, spec.ID)
 		time.AfterFunc(abortTimeout, give)
 	})
 	defer stop()
 	out, err := c.Output(runCtx, spec.ID, OutputOptions{Follow: true})
 	if err != nil {
-		c.abandon(spec.ID)
+		c.abandon(context.Background(), spec.ID)
 		return Exit{}, err
 	}
 	defer out.Close()
@@ -261,7 +275,7 @@ func (c *Client) Run(ctx context.Context, spec ProcessSpec, stdin io.Reader, std
 			}
 			if w != nil {
 				if _, werr := w.Write(data); werr != nil {
-					c.abandon(spec.ID)
+					c.abandon(context.Background(), spec.ID)
 					return Exit{}, werr
 				}
 			}

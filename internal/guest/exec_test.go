@@ -251,6 +251,24 @@ func TestEndingTheContextKillsAndReturnsOutput(t *testing.T) {
 	}
 }
 
+// However early the context ends, nothing is left running.
+func TestContextEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(b.context(), time.Duration(i)*100*time.Microsecond)
+		if _, err := b.Exec(ctx, bash("exec sleep 1000")); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("error %v", err)
+		}
+		cancel()
+	}
+	ctx := b.context()
+	waitFor(ctx, t, "all to end", func() bool {
+		in, err := b.Info(ctx)
+		return err == nil && in.Processes == 0
+	})
+}
+
 func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	b := newBox(t)

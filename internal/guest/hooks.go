@@ -77,7 +77,7 @@ func (h *runHooks) ask(ctx context.Context, req sandbox.AskRequest) error {
 				return nil
 			case ctx.Err() != nil:
 				return ctx.Err()
-			case !errors.Is(err, capnweb.ErrDisconnected) && !errors.Is(err, capnweb.ErrClosed):
+			case !lost(err):
 				return rejected(err)
 			}
 			// This caller is gone, whether or not it has been detached yet.
@@ -93,6 +93,14 @@ func (h *runHooks) ask(ctx context.Context, req sandbox.AskRequest) error {
 			return sandbox.Errf(sandbox.CodeRejected, "ask", "nobody was there to answer whether the tool may go on", "connect again and repeat the call")
 		}
 	}
+}
+
+// lost tells a line that broke, here or further on the way to who is asked, from
+// somebody who said no.
+func lost(err error) bool {
+	var w *capnweb.Error
+	return errors.Is(err, capnweb.ErrDisconnected) || errors.Is(err, capnweb.ErrClosed) ||
+		errors.As(err, &w) && w.Code() == string(sandbox.CodeConnectionLost)
 }
 
 func rejected(err error) error {

@@ -150,6 +150,15 @@ func TestQuestionIsAskedAgain(t *testing.T) {
 	<-asked
 	first.Close()
 	wantCode(t, <-broke, sandbox.CodeConnectionLost)
+	// One who relays the question, and lost the way to who is asked.
+	second := b.connect()
+	lost := make(chan struct{})
+	go second.RunTool(ctx, call, sandbox.ToolHooks{Ask: func(context.Context, sandbox.AskRequest) error {
+		defer close(lost)
+		return sandbox.Errf(sandbox.CodeConnectionLost, "ask", "the other end is away", "")
+	}})
+	<-lost
+	second.Close()
 	again := 0
 	res, err := b.RunTool(ctx, call, sandbox.ToolHooks{Ask: func(context.Context, sandbox.AskRequest) error { again++; return nil }})
 	if err != nil || again != 1 || !strings.Contains(res.Output, "allowed") {
