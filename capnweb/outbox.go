@@ -190,11 +190,7 @@ func (s *Session) write() {
 			break
 		}
 	}
-	var reason error
-	if err := s.Err(); err != nil {
-		reason = err
-	}
-	_ = s.t.Close(reason)
+	_ = s.t.Close(s.closeReason())
 }
 
 // expectKick announces a call of kick.

@@ -1,6 +1,7 @@
 package capnweb
 
 import (
+	"errors"
 	"strconv"
 )
 
@@ -25,8 +26,9 @@ func (s *Session) read() error {
 		}
 		msg, err := s.t.ReadMessage()
 		if err != nil {
-			if isLimit(err) {
-				return err
+			var fault *Error
+			if isLimit(err) || errors.As(err, &fault) {
+				return err // the peer's fault, of which it is told
 			}
 			return &transportError{err}
 		}

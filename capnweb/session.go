@@ -127,11 +127,27 @@ func (s *Session) Close(reason error) error {
 	return nil
 }
 
+var errClosedHere = errors.New("closed on this side")
+
 func closedBy(reason error) error {
 	if reason == nil {
-		return errors.New("closed on this side")
+		return errClosedHere
 	}
 	return reason
+}
+
+// closeReason is what a transport tells the peer at the end: the bare message of
+// what went wrong, or nil.
+func (s *Session) closeReason() error {
+	var b *brokenError
+	if !errors.As(s.Err(), &b) || errors.Is(b.reason, errClosedHere) {
+		return nil
+	}
+	var lost *transportError
+	if errors.As(b.reason, &lost) {
+		return nil
+	}
+	return errors.New(toWire(b.reason).Message)
 }
 
 // Done is closed when the session is over and its goroutines have ended.
@@ -225,7 +241,7 @@ func (s *Session) fail(reason error, tell bool) bool {
 	ws := s.watch.takeAll()
 	s.idle.Broadcast()
 	// A peer that does not read must not keep the transport open.
-	s.guard = time.AfterFunc(s.opts.closeGrace, func() { _ = s.t.Close(reason) })
+	s.guard = time.AfterFunc(s.opts.closeGrace, func() { _ = s.t.Close(nil) })
 	s.mu.Unlock()
 
 	s.cancel(err)

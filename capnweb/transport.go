@@ -13,6 +13,8 @@ import (
 type Transport interface {
 	// ReadMessage returns the next message. The slice is only valid until the next
 	// call. At the end of the connection it returns an error, io.EOF for a clean end.
+	// An [*Error], or an error that matches [ErrLimit], says that the peer broke the rules;
+	// it is told so before the connection is closed.
 	ReadMessage() ([]byte, error)
 	// WriteMessages sends messages that wait to be sent, best with one system
 	// call for all. It must not keep the slices.

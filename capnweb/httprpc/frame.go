@@ -26,7 +26,6 @@ const (
 	statusProtocol    = 1002
 	statusUnsupported = 1003
 	statusNone        = 1005
-	statusTooBig      = 1009
 	statusAbort       = 3000
 )
 

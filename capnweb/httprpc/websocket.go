@@ -26,8 +26,9 @@ type socket struct {
 	limit  int
 	ping   time.Duration
 
-	msg  []byte // the message being read
-	frag bool   // it began, and more of it follows
+	readMu sync.Mutex
+	msg    []byte // the message being read
+	frag   bool   // it began, and more of it follows
 
 	mu     sync.Mutex // of writing
 	out    []byte
@@ -116,6 +117,8 @@ func (s *socket) control(op byte, payload []byte) {
 
 // ReadMessage implements capnweb.Transport.
 func (s *socket) ReadMessage() ([]byte, error) {
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
 	msg, err := s.read()
 	if err != nil {
 		s.endOnce.Do(func() { close(s.peerEnd) })
@@ -130,7 +133,7 @@ func (s *socket) explain(err error) error {
 	}
 	var v *protocolError
 	if errors.As(err, &v) {
-		go s.sendClose(v.code, v.text)
+		s.sendClose(v.code, v.text)
 	}
 	return err
 }
@@ -158,7 +161,6 @@ func (s *socket) read() ([]byte, error) {
 		case h.op == opContinuation != s.frag:
 			return nil, violation("a fragment out of order")
 		case h.length > int64(s.limit-len(s.msg)):
-			go s.sendClose(statusTooBig, "message too big")
 			return nil, &tooLong{s.limit}
 		}
 		if err := s.readPayload(h); err != nil {
@@ -222,7 +224,7 @@ func (s *socket) readControl(h frameHeader) error {
 		if len(p) >= 2 {
 			code, reason = int(binary.BigEndian.Uint16(p)), string(p[2:])
 		}
-		go s.sendClose(code, "")
+		s.sendClose(code, "")
 		return &peerClosed{code, reason}
 	}
 	return nil
@@ -383,12 +385,24 @@ func (s *socket) Close(reason error) error {
 			code, text = statusAbort, reason.Error()
 		}
 		s.sendClose(code, text)
-		select {
-		case <-s.peerEnd:
-		case <-time.After(closeTimeout):
-		}
+		s.awaitEnd()
 	}
 	return s.conn.Close()
+}
+
+// awaitEnd waits until the peer has ended its side: closing with unread bytes
+// would take back what was sent last.
+func (s *socket) awaitEnd() {
+	_ = s.conn.SetReadDeadline(time.Now().Add(closeTimeout))
+	if s.readMu.TryLock() { // the session does not read any more
+		_, _ = io.Copy(io.Discard, s.r)
+		s.readMu.Unlock()
+		return
+	}
+	select {
+	case <-s.peerEnd:
+	case <-time.After(closeTimeout):
+	}
 }
 
 // cut shortens a reason to what fits a close frame, on a boundary of characters.
