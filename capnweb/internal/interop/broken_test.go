@@ -110,6 +110,36 @@ func disconnected(t *testing.T, what string, err error) {
 	}
 }
 
+// A peer that answers pings keeps its session however long it is silent; one
+// whose machine has gone loses it.
+func TestKeepAlive(t *testing.T) {
+	t.Parallel()
+	node := interop.Start(t)
+	seen := &sessions{}
+	server := httptest.NewServer(&httprpc.Handler{
+		Main:         func(*http.Request) (any, error) { return newSuite(), nil },
+		OnSession:    seen.add,
+		PingInterval: 100 * time.Millisecond,
+	})
+	t.Cleanup(server.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), caseTime)
+	defer cancel()
+	address := "ws://" + server.Listener.Addr().String() + "/?id=idle"
+	args := map[string]any{"lib": "0.12.0", "name": "a long silence", "url": address, "session": "idle"}
+	if err := node.Do(ctx, "case", args, nil); err != nil {
+		t.Fatal(err)
+	}
+	s := seen.get(t, "/", "idle")
+	if err := s.Err(); err != nil {
+		t.Fatalf("the session of a silent peer ended: %v", err)
+	}
+	if err := node.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, ctx, s.Done(), "the session of a frozen peer is over")
+	disconnected(t, "the session", s.Err())
+}
+
 // Messages in many frames with pings between them are put together; a binary message ends the session.
 func TestFragments(t *testing.T) {
 	t.Parallel()

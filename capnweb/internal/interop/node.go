@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -21,9 +23,10 @@ type Node struct {
 	// Port is where it serves: ws://127.0.0.1:Port/<version>?id=<session>.
 	Port int
 
-	stdin  io.WriteCloser
-	stderr *syncBuffer
-	ended  chan struct{}
+	process *os.Process
+	stdin   io.WriteCloser
+	stderr  *syncBuffer
+	ended   chan struct{}
 
 	mu      sync.Mutex
 	last    int
@@ -94,8 +97,9 @@ func (n *Node) run(t testing.TB, script string, args ...string) io.Reader {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	n.stdin = stdin
+	n.process, n.stdin = cmd.Process, stdin
 	t.Cleanup(func() {
+		_ = n.process.Signal(syscall.SIGCONT)
 		_ = stdin.Close() // the script ends when its input does
 		timer := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() })
 		defer timer.Stop()
@@ -161,6 +165,10 @@ func (n *Node) Do(ctx context.Context, command string, args map[string]any, out 
 		return fmt.Errorf("node did not answer %s %v: %w\n%s", command, args, ctx.Err(), n.stderr)
 	}
 }
+
+// Freeze stops the process where it is: its connections stay open, and nobody
+// answers on them. The end of the test thaws it.
+func (n *Node) Freeze() error { return n.process.Signal(syscall.SIGSTOP) }
 
 type syncBuffer struct {
 	mu sync.Mutex

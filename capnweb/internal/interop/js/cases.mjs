@@ -173,6 +173,10 @@ add("two hundred at once", async ({ api }) => {
   assert.deepEqual(all, Array.from({ length: 200 }, (_, i) => i * i));
 });
 
+add("a long silence", async ({ api }) => {
+  assert.equal(await api.later("still here", 600), "still here");
+});
+
 // --- Properties
 
 add("properties", async ({ api }) => {
