@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -389,37 +388,4 @@ func (s *service) bash(session, command string) string {
 		s.t.Fatalf("bash %q: %s: %s\n%s", command, p.State.Status, p.State.Error, s.output())
 	}
 	return p.State.Output
-}
-
-// events follows /event and sends each event's type and properties until the test ends.
-func (s *service) events(ctx context.Context) <-chan map[string]any {
-	s.t.Helper()
-	request, err := http.NewRequestWithContext(ctx, "GET", s.url+"/event", nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil || response.StatusCode != 200 {
-		s.t.Fatalf("GET /event: %v %v", response, err)
-	}
-	events := make(chan map[string]any, 1024)
-	go func() {
-		defer close(events)
-		defer response.Body.Close()
-		lines := bufio.NewScanner(response.Body)
-		lines.Buffer(nil, 8<<20)
-		for lines.Scan() {
-			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-				var event map[string]any
-				if json.Unmarshal([]byte(data), &event) == nil {
-					select {
-					case events <- event:
-					case <-ctx.Done():
-						return
-					}
-				}
-			}
-		}
-	}()
-	return events
 }

@@ -118,7 +118,7 @@ func TestService(t *testing.T) {
 			}
 		}
 		found := 0
-		for _, pid := range children(t, s.cmd.Process.Pid, s.home) {
+		for _, pid := range children(t, s.home) {
 			for _, file := range []string{"environ", "cmdline"} {
 				text, err := os.ReadFile(filepath.Join("/proc", pid, file))
 				if err != nil {
@@ -231,19 +231,29 @@ func sandboxes(t *testing.T, home string) []string {
 	return list
 }
 
-// children lists the processes of the service's agent host: those that run the OpenCode of this home
-// or are a first process of one of its sandboxes.
-func children(t *testing.T, service int, home string) []string {
+// children lists the OpenCode processes of a home's agent host, each followed by its first process,
+// which the driver's record names.
+func children(t *testing.T, home string) []string {
 	t.Helper()
-	binary, err := os.Stat(filepath.Join(home, "opencode", "1.18.33", "opencode"))
+	records, err := filepath.Glob(filepath.Join(home, "sandboxes", "*", "guest.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
+	guests := make(map[string]bool)
+	for _, file := range records {
+		var record struct{ PID int }
+		if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &record) == nil {
+			guests[strconv.Itoa(record.PID)] = true
+		}
+	}
+	exes, err := filepath.Glob("/proc/[0-9]*/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
 	var pids []string
-	for _, exe := range exes {
-		if info, err := os.Stat(exe); err == nil && os.SameFile(info, binary) {
-			pid := filepath.Base(filepath.Dir(exe))
+	for _, link := range exes {
+		pid := filepath.Base(filepath.Dir(link))
+		if exe, err := os.Readlink(link); err == nil && strings.HasSuffix(exe, "/opencode") && guests[parent(pid)] {
 			pids = append(pids, pid, parent(pid))
 		}
 	}
@@ -270,7 +280,7 @@ func TestSurvivesKills(t *testing.T) {
 
 	t.Run("OpenCode", func(t *testing.T) {
 		s := s.in(t)
-		before := children(t, s.cmd.Process.Pid, home)
+		before := children(t, home)
 		if len(before) == 0 {
 			t.Fatal("OpenCode is not running")
 		}
