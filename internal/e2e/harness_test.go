@@ -313,6 +313,20 @@ func (s *service) session(header ...string) string {
 // step is one step of a script for the scripted model.
 type step map[string]any
 
+// scripted is the body of a prompt that carries its own script.
+func scripted(t testing.TB, model string, steps ...step) map[string]any {
+	t.Helper()
+	script, err := json.Marshal(steps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, id, _ := strings.Cut(model, "/")
+	return map[string]any{
+		"model": map[string]string{"providerID": provider, "modelID": id},
+		"parts": []any{map[string]any{"type": "text", "text": "```tongs-script\n" + string(script) + "\n```"}},
+	}
+}
+
 // do sends a scripted prompt to the session, waits for the end of the turn, and returns the parts of
 // all assistant messages of that turn.
 func (s *service) do(session, model string, steps ...step) []part {
@@ -322,16 +336,7 @@ func (s *service) do(session, model string, steps ...step) []part {
 
 func (s *service) doWith(header []string, session, model string, steps ...step) []part {
 	s.t.Helper()
-	script, err := json.Marshal(steps)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	provider, id, _ := strings.Cut(model, "/")
-	prompt := map[string]any{
-		"model": map[string]string{"providerID": provider, "modelID": id},
-		"parts": []any{map[string]any{"type": "text", "text": "```tongs-script\n" + string(script) + "\n```"}},
-	}
-	status, body := s.call("POST", "/session/"+session+"/message", prompt, header...)
+	status, body := s.call("POST", "/session/"+session+"/message", scripted(s.t, model, steps...), header...)
 	var last message
 	if err := json.Unmarshal(body, &last); err != nil || status != 200 {
 		s.t.Fatalf("POST message: %d %s\n%s", status, body, s.output())

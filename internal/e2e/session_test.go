@@ -140,15 +140,16 @@ func TestService(t *testing.T) {
 		session := s.session()
 		s.bash(session, "echo here > file")
 		before := sandboxes(t, s.home)
+		// A command that runs meanwhile ends with the session and is not run again elsewhere.
+		s.call("POST", "/session/"+session+"/prompt_async", scripted(t, "tongs/scripted", step{"tool": "bash", "args": map[string]any{"command": "sleep 557"}}))
+		await(t, "the command to run", func() bool { return running("sleep 557") })
 		if status, body := s.call("DELETE", "/session/"+session, nil); status != 200 {
 			t.Fatalf("DELETE: %d %s", status, body)
 		}
-		deadline := time.Now().Add(20 * time.Second)
-		for len(sandboxes(t, s.home)) >= len(before) {
-			if time.Now().After(deadline) {
-				t.Fatalf("its sandbox is still there: %v", sandboxes(t, s.home))
-			}
-			time.Sleep(20 * time.Millisecond) // a directory's end makes no event here
+		await(t, "its sandbox to be removed", func() bool { return len(sandboxes(t, s.home)) < len(before) })
+		s.bash(s.session(), "true") // by now a repeated call would have made another one
+		if running("sleep 557") {
+			t.Error("the command runs again")
 		}
 	})
 
@@ -219,6 +220,28 @@ func (s *service) client(args ...string) (string, error) {
 	defer timer.Stop()
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// await waits for something that makes no event here: a process of a sandbox, a directory.
+func await(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// running reports whether a process has this command line.
+func running(command string) bool {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err == nil && strings.TrimRight(strings.ReplaceAll(string(text), "\x00", " "), " ") == command {
+			return true
+		}
+	}
+	return false
 }
 
 // sandboxes lists the sandboxes of a home.

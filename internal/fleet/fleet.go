@@ -50,15 +50,19 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	members map[key]*member
+	gone    map[key]struct{} // forgotten ones, at most maxGone: calls that come late get no new sandbox
 	closed  bool
 }
+
+// maxGone bounds what is remembered of forgotten sessions. Late calls come within minutes.
+const maxGone = 4096
 
 // key is what a sandbox belongs to: a root session or a name.
 type key struct{ label, value string }
 
 // New makes an empty fleet. Recover fills it.
 func New(cfg Config) *Fleet {
-	return &Fleet{cfg: cfg, members: make(map[key]*member)}
+	return &Fleet{cfg: cfg, members: make(map[key]*member), gone: make(map[key]struct{})}
 }
 
 // Recover finds the sandboxes that an earlier host has left, running or not, and returns how many.
@@ -131,20 +135,20 @@ func (f *Fleet) ID(root string) (string, bool) {
 	return m.id, true
 }
 
-// Forget destroys the sandbox of a root session with its files. It is no error when there is none.
+// Forget destroys the sandbox of a root session with its files, for good: a call of that session that
+// comes later is refused. It is no error when there is none.
 func (f *Fleet) Forget(ctx context.Context, root string) error {
 	return f.destroy(ctx, key{labelSession, root})
-}
-
-// ForgetNamed destroys the sandbox of that name with its files.
-func (f *Fleet) ForgetNamed(ctx context.Context, name string) error {
-	return f.destroy(ctx, key{labelName, name})
 }
 
 func (f *Fleet) destroy(ctx context.Context, k key) error {
 	f.mu.Lock()
 	m, ok := f.members[k]
 	delete(f.members, k)
+	if len(f.gone) >= maxGone {
+		clear(f.gone)
+	}
+	f.gone[k] = struct{}{}
 	f.mu.Unlock()
 	if !ok {
 		return nil
@@ -207,6 +211,11 @@ func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, er
 		f.mu.Unlock()
 		return Sandbox{}, &sandbox.Error{Code: "SHUTTING_DOWN", Op: "reach sandbox", Message: "tongs is stopping",
 			Hint: "start it again with `tongs up`; files are kept"}
+	}
+	if _, gone := f.gone[k]; gone {
+		f.mu.Unlock()
+		return Sandbox{}, &sandbox.Error{Code: "SESSION_GONE", Op: "reach sandbox", Message: "the session was deleted, and its sandbox with it",
+			Hint: "start a new session"}
 	}
 	m, ok := f.members[k]
 	if !ok {
