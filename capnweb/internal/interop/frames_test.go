@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,9 +24,36 @@ func TestRandomFrames(t *testing.T) {
 	t.Parallel()
 	node := interop.Start(t)
 	server := serveSuite(t, "0.12.0")
+	randomFrames(t, node, func(_ context.Context, id string) (string, func() error, error) {
+		return server.url("ws", id), nil, nil
+	}, alike)
+}
+
+// The same frames through a relay of ours to the reference's object, which must
+// answer through it as it answers directly.
+func TestRandomFramesRelayed(t *testing.T) {
+	t.Parallel()
+	node := interop.Start(t)
+	relay := httptest.NewServer(newRelay(&sessions{}))
+	t.Cleanup(relay.Close)
+	url := func(side, id string) string {
+		return fmt.Sprintf("ws://%s/mitm/%s?id=%s", relay.Listener.Addr(), side, id)
+	}
+	randomFrames(t, node, func(ctx context.Context, id string) (string, func() error, error) {
+		args := map[string]any{"lib": "0.12.0", "session": id, "url": url("target", id)}
+		end := func() error { return node.Do(ctx, "close", args, nil) }
+		return url("client", id), end, node.Do(ctx, "serveTo", args, nil)
+	}, func(_, theirs, ours []string) bool { return slices.Equal(theirs, ours) })
+}
+
+// randomFrames sends sequences of frames to the reference and to another server,
+// for which dial gives the URL, and how to end what was begun for it.
+func randomFrames(t *testing.T, node *interop.Node, dial func(ctx context.Context, id string) (string, func() error, error),
+	alike func(frames, theirs, ours []string) bool) {
+	t.Helper()
 	sequences := 400
 	if long() {
-		sequences = 30_000
+		sequences = 15_000
 	}
 	var group errgroup.Group
 	group.SetLimit(32)
@@ -33,18 +61,25 @@ func TestRandomFrames(t *testing.T) {
 	for seed := range sequences {
 		group.Go(func() error {
 			frames, ids := newFrameMaker(uint64(seed)).sequence()
-			theirs, err := answers(t.Context(), fmt.Sprintf("ws://127.0.0.1:%d/0.12.0?id=frames-%d", node.Port, seed), frames, ids)
+			id := fmt.Sprint("frames-", seed)
+			theirs, err := answers(t.Context(), fmt.Sprintf("ws://127.0.0.1:%d/0.12.0?id=%s", node.Port, id), frames, ids)
 			if err != nil {
 				return err
 			}
-			ours, err := answers(t.Context(), server.url("ws", fmt.Sprint("frames-", seed)), frames, ids)
+			url, end, err := dial(t.Context(), id)
 			if err != nil {
 				return err
 			}
-			if alike(frames, theirs, ours) {
-				return nil
+			ours, err := answers(t.Context(), url, frames, ids)
+			if err != nil {
+				return err
 			}
-			if different.Add(1) < 30 {
+			if end != nil {
+				if err := end(); err != nil {
+					return err
+				}
+			}
+			if !alike(frames, theirs, ours) && different.Add(1) < 30 {
 				t.Errorf("seed %d\n\tsent:\n\t%s\n\tthe reference answers:\n\t%s\n\twe answer:\n\t%s", seed,
 					strings.Join(frames, "\n\t"), strings.Join(theirs, "\n\t"), strings.Join(ours, "\n\t"))
 			}

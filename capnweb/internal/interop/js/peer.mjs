@@ -9,6 +9,7 @@
 //   {"id":4,"do":"stock","lib":…,"name":…,"url":…}             run one through newWebSocketRpcSession(url)
 //   {"id":5,"do":"relayed","lib":…,"target":"0.12.0","name":…,"client":…,"server":…,"session":"x"}
 //                                                              run one through a relay of two sockets
+//   {"id":11,"do":"serveTo","lib":…,"url":…,"session":"x"}      connect, and serve the object of api.mjs there
 //   {"id":6,"do":"close","session":"x"}                        close what 2 or 5 left open
 //   {"id":7,"do":"served","session":"x"}                       tables of the session served as ?id=x, once idle
 //   {"id":8,"do":"broken","lib":…,"url":…,"session":"x"}         call hang() and wait until the session breaks
@@ -87,6 +88,13 @@ const commands = {
     });
     await cases.run(name, session.api, lib);
     return { client: await idle(session), target: await idle(target) };
+  },
+
+  async serveTo({ lib: version, url, session: id }) {
+    const lib = library(version);
+    const session = dial(url, lib, makeApi(lib));
+    opened.set(id, () => session.close());
+    return {};
   },
 
   async close({ session }) {
