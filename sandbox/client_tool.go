@@ -7,7 +7,7 @@ import (
 )
 
 func (c *Client) RunTool(ctx context.Context, t ToolCall, hooks ToolHooks) (*ToolResult, error) {
-	req := ToolRequest{Name: t.Name, Args: t.Args, CallID: t.CallID, SessionID: t.SessionID, MessageID: t.MessageID, Agent: t.Agent}
+	req := ToolRequest{Name: t.Name, Args: t.Args, CallID: t.CallID, SessionID: t.SessionID, MessageID: t.MessageID, Agent: t.Agent, Again: t.Again}
 	if hooks.Ask != nil {
 		req.Ask = capnweb.NewStub(capnweb.Func(hooks.Ask, capnweb.Concurrent()))
 		defer req.Ask.Close()

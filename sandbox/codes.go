@@ -39,6 +39,7 @@ const (
 	CodeToolNotFound            Code = "TOOL_NOT_FOUND"
 	CodeToolFailed              Code = "TOOL_FAILED"
 	CodeCallConflict            Code = "CALL_ID_CONFLICT" // one call id, two different calls
+	CodeRunLost                 Code = "RUN_LOST"         // asked for again, but the run is not known any more
 	CodeRejected                Code = "PERMISSION_REJECTED"
 	CodeAborted                 Code = "ABORTED"
 	CodeTimeout                 Code = "TIMEOUT"
@@ -78,7 +79,7 @@ var statuses = map[Code]int{
 	CodeCommandExecutionError: 500, CodeInvalidCommand: 400,
 	CodeProcessNotFound: 404, CodeProcessExists: 409, CodeProcessExited: 409,
 	CodeTooManyProcesses: 429, CodeStdinClosed: 409,
-	CodeToolNotFound: 404, CodeToolFailed: 500, CodeCallConflict: 409,
+	CodeToolNotFound: 404, CodeToolFailed: 500, CodeCallConflict: 409, CodeRunLost: 410,
 	CodeRejected: 403, CodeAborted: 499, CodeTimeout: 408,
 
 	CodeInvalidPort: 400, CodePortInUse: 409, CodeServiceNotResponding: 502,

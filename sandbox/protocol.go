@@ -205,6 +205,7 @@ type ToolRequest struct {
 	SessionID string         `json:"sessionID,omitempty"`
 	MessageID string         `json:"messageID,omitempty"`
 	Agent     string         `json:"agent,omitempty"`
+	Again     bool           `json:"again,omitempty"`
 	Ask       *capnweb.Stub  `json:"ask,omitempty"`
 	Progress  *capnweb.Stub  `json:"progress,omitempty"`
 }

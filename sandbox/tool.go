@@ -18,6 +18,12 @@ type ToolCall struct {
 	SessionID string `json:"sessionID,omitempty"`
 	MessageID string `json:"messageID,omitempty"`
 	Agent     string `json:"agent,omitempty"`
+
+	// Again says that this call may have been made before, and that the caller
+	// wants that run. Where it is not known any more (the sandbox was started
+	// anew) a tool that only looks is run; one that changes something is not,
+	// and the call ends with CodeRunLost.
+	Again bool `json:"again,omitempty"`
 }
 
 // AskRequest is a tool's question whether it may do something.

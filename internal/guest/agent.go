@@ -48,7 +48,7 @@ func (s *server) runTool(ctx context.Context, req sandbox.ToolRequest) (*sandbox
 	if err != nil {
 		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, "tool", "the arguments are not plain JSON: "+err.Error(), "")
 	}
-	x, err := s.runs.attach(req.Name, args, runKey{req.SessionID, req.MessageID, req.CallID})
+	x, err := s.runs.attach(req.Name, args, runKey{req.SessionID, req.MessageID, req.CallID}, req.Again)
 	if err != nil {
 		return nil, err
 	}

@@ -60,8 +60,10 @@ func newRuns(cfg *Config, call toolCaller, env tool.Env) *runs {
 	return r
 }
 
-// attach finds the run that a call names, or begins it.
-func (r *runs) attach(name string, args json.RawMessage, key runKey) (*run, error) {
+// attach finds the run that a call names, or begins it. again says that the run
+// may have begun before: what changes something is then not begun anew, since a
+// guest that was started in between can't know how far it came.
+func (r *runs) attach(name string, args json.RawMessage, key runKey, again bool) (*run, error) {
 	// Whoever makes two calls collide on purpose only gets a result of its own.
 	h := fnv.New128a()
 	_, _ = h.Write([]byte(name + "\x00"))
@@ -84,6 +86,10 @@ func (r *runs) attach(name string, args json.RawMessage, key runKey) (*run, erro
 			return nil, sandbox.Errf(sandbox.CodeCallConflict, "tool", "call "+key.call+" is running with another tool or other arguments", "give each call an id of its own")
 		}
 		r.forget(old)
+	}
+	if again && !tool.Repeatable(name) {
+		return nil, sandbox.Errf(sandbox.CodeRunLost, "tool", "The sandbox was restarted while this command ran, and what came of it is not known.",
+			"It may have been done, wholly or in part: look before you repeat it.")
 	}
 	if r.active >= r.lim.Runs {
 		return nil, sandbox.Errf(sandbox.CodeTooManyProcesses, "tool", fmt.Sprintf("%d tools are running, and no more are allowed", r.active), "wait for one to end, or cancel one")

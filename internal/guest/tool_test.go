@@ -280,3 +280,49 @@ func TestAgent(t *testing.T) {
 		t.Errorf("%v, %v", out, err)
 	}
 }
+
+// A guest that was started anew does not know how far a run came that is asked
+// for again: it repeats what only looks, and nothing else.
+func TestRunOfAnEarlierGuest(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	ctx := b.context()
+	if err := os.WriteFile(b.path("file"), []byte("old\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, args := range map[string]map[string]any{
+		"bash":        {"command": "echo run >> runs", "description": "a test"},
+		"write":       {"filePath": b.path("file"), "content": "new"},
+		"edit":        {"filePath": b.path("file"), "oldString": "old", "newString": "new"},
+		"apply_patch": {"patchText": "*** Begin Patch\n*** Delete File: file\n*** End Patch"},
+	} {
+		call := sandbox.ToolCall{Name: name, Args: args, CallID: "lost " + name, SessionID: "ses_1", MessageID: "msg_1", Again: true}
+		_, err := b.RunTool(ctx, call, sandbox.ToolHooks{})
+		wantCode(t, err, sandbox.CodeRunLost)
+		if err == nil || !strings.Contains(err.Error(), "look before you repeat it") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if data, err := os.ReadFile(b.path("file")); string(data) != "old\n" {
+		t.Errorf("the file is %q, %v", data, err)
+	}
+	if _, err := os.Stat(b.path("runs")); err == nil {
+		t.Error("the command was run")
+	}
+	for name, args := range map[string]map[string]any{
+		"read": {"filePath": b.path("file")}, "glob": {"pattern": "*"}, "grep": {"pattern": "old"}, "list": {},
+	} {
+		call := sandbox.ToolCall{Name: name, Args: args, CallID: "seen " + name, SessionID: "ses_1", MessageID: "msg_1", Again: true}
+		if res, err := b.RunTool(ctx, call, sandbox.ToolHooks{}); err != nil || !strings.Contains(res.Output, "file") && !strings.Contains(res.Output, "old") {
+			t.Errorf("%s: %+v, %v", name, res, err)
+		}
+	}
+	// One that this guest knows is attached to, as ever.
+	call := bashCall("known", "echo run >> runs; cat runs")
+	for _, again := range []bool{false, true} {
+		call.Again = again
+		if res, err := b.RunTool(ctx, call, sandbox.ToolHooks{}); err != nil || res.Output != "run\n" {
+			t.Errorf("again %t: %+v, %v", again, res, err)
+		}
+	}
+}

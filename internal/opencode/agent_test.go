@@ -105,6 +105,7 @@ type toolCall struct {
 	SessionID string         `json:"sessionID"`
 	MessageID string         `json:"messageID"`
 	Agent     string         `json:"agent"`
+	Again     bool           `json:"again"`
 	Ask       *capnweb.Stub  `json:"ask"`
 	Progress  *capnweb.Stub  `json:"progress"`
 }
@@ -154,6 +155,25 @@ func (f *fakeSandboxes) cut() {
 	}
 }
 
+// forget makes the sandboxes forget the runs of a session, as ones that were
+// started anew, and breaks the connections to them.
+func (f *fakeSandboxes) forget(root string) {
+	var lost []*fakeRun
+	f.note(func() {
+		for id, run := range f.runs {
+			if run.root == root {
+				lost = append(lost, run)
+				delete(f.runs, id)
+			}
+		}
+	})
+	f.cut()
+	for _, run := range lost {
+		run.cancel(errors.New("the sandbox died"))
+		<-run.done
+	}
+}
+
 // path puts a path of the project into the session's directory.
 func (f *fakeSandboxes) path(root, path string) string {
 	return filepath.Join(f.dir(root), filepath.Base(path))
@@ -161,9 +181,13 @@ func (f *fakeSandboxes) path(root, path string) string {
 
 func (f *fakeSandboxes) tool(ctx context.Context, root string, call toolCall) (map[string]any, error) {
 	var run *fakeRun
+	lost := false
 	f.note(func() {
 		run = f.runs[call.CallID]
 		fresh := run == nil
+		if lost = fresh && call.Again; lost {
+			return
+		}
 		if fresh {
 			run = &fakeRun{root: root, done: make(chan struct{})}
 			run.ctx, run.cancel = context.WithCancelCause(context.Background())
@@ -187,6 +211,9 @@ func (f *fakeSandboxes) tool(ctx context.Context, root string, call toolCall) (m
 			}()
 		}
 	})
+	if lost {
+		return nil, sandbox.Errf(sandbox.CodeRunLost, "tool", "the run was lost", "look before you repeat it")
+	}
 	select {
 	case <-run.done:
 		return run.result, run.err

@@ -323,6 +323,33 @@ func TestFlow(t *testing.T) {
 		}
 	})
 
+	t.Run("a call is not made twice when its sandbox was started anew", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		result := make(chan []part, 1)
+		go func() {
+			parts, _ := r.tryPrompt(ctx, session, scripted, bash("echo x >> count; sleep 1000"), bash("cat count"), map[string]string{"text": "done"})
+			result <- tools(parts)
+		}()
+		begun := func() bool {
+			_, err := os.Stat(filepath.Join(r.boxes.dir(session), "count"))
+			return err == nil
+		}
+		for !begun() {
+			if ctx.Err() != nil {
+				t.Fatal("the command did not begin")
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		r.boxes.forget(session)
+		parts := <-result
+		if len(parts) != 2 || parts[0].State.Status != "error" || parts[0].State.Error != "the run was lost\nlook before you repeat it" {
+			t.Fatalf("parts %+v", parts)
+		}
+		if parts[1].State.Output != "x\n" {
+			t.Errorf("the command was run again: %+v", parts[1])
+		}
+	})
+
 	t.Run("another directory has the same listener and the same sandbox", func(t *testing.T) {
 		other := t.TempDir()
 		session := r.session(ctx, "?directory="+url.QueryEscape(other), map[string]any{})

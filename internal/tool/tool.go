@@ -81,6 +81,16 @@ func Names() []string {
 	return names
 }
 
+// Repeatable reports whether the named tool only looks, so that running it twice
+// is as good as once.
+func Repeatable(name string) bool {
+	switch name {
+	case "read", "glob", "grep", "list":
+		return true
+	}
+	return false
+}
+
 // Call runs the named tool with a JSON object of arguments. It returns when the
 // tool has ended, or soon after ctx has: then with sandbox.CodeAborted and the
 // message "Tool execution aborted", its processes killed.

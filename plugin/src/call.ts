@@ -18,6 +18,9 @@ const maxArguments = 24 << 20
 /** The host lost its connection to the sandbox: the run itself goes on there. */
 const lostCodes = new Set(["CONNECTION_LOST"])
 
+/** The operation that the host names when that happened during a call, and not while the sandbox was looked for. */
+const calledOp = "call the sandbox"
+
 /** OpenCode 1.18 gives the id of the call too, although its types do not say so. */
 type Context = ToolContext & { callID?: string }
 
@@ -25,7 +28,9 @@ type Context = ToolContext & { callID?: string }
  * Runs a tool in the sandbox of the context's session.
  *
  * A connection that breaks does not fail the call: it is asked again with the
- * same call id, which the sandbox answers from the same run.
+ * same call id, which the sandbox answers from the same run. A sandbox that was
+ * started anew knows of none: it is told that the call was made before, and
+ * repeats only what changes nothing.
  */
 export async function callTool(
   hub: Hub,
@@ -43,6 +48,7 @@ export async function callTool(
   if (size > maxArguments)
     throw new Error(`The arguments of ${name} have ${size} bytes and may have ${maxArguments}. Do the work in smaller parts.`)
 
+  let again = false // The call may have come to the sandbox.
   for (let attempt = 1; ; attempt++) {
     let link: Link
     try {
@@ -53,7 +59,7 @@ export async function callTool(
       throw aborted()
     }
     try {
-      const done = await once(link, name, args, callID, context, asked.ask, progress)
+      const done = await once(link, name, args, callID, again, context, asked.ask, progress)
       rememberTruncated(context.sessionID, callID, done.metadata)
       return done
     } catch (error) {
@@ -64,6 +70,7 @@ export async function callTool(
       }
       const lost = link.broken || lostCodes.has((error as WireError)?.code ?? "")
       if (!lost || attempt >= maxAttempts) throw readable(error)
+      again ||= link.broken || (error as WireError).op === calledOp
       if (!link.broken) await pause(patience, context.abort)
       log("WARN", "the connection broke during a call, it is asked again", { tool: name, call: callID, attempt })
     }
@@ -76,13 +83,14 @@ async function once(
   name: string,
   args: Record<string, unknown>,
   callID: string,
+  again: boolean,
   context: Context,
   ask: (request: AskRequest) => Promise<void>,
   progress: ReturnType<typeof live>,
 ): Promise<Exclude<ToolResult, string>> {
   const { sessionID, messageID, agent, abort } = context
   const box = link.main.sandbox(sessionID)
-  const pending = box.tool({ name, args, callID, sessionID, messageID, agent, ask, progress })
+  const pending = box.tool({ name, args, callID, sessionID, messageID, agent, again, ask, progress })
   const ended = Promise.withResolvers<never>()
   let timer: ReturnType<typeof setTimeout> | undefined
   const onAbort = () => {

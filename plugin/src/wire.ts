@@ -22,6 +22,8 @@ export interface ToolCall {
   sessionID: string
   messageID?: string
   agent?: string
+  /** The call may have reached the sandbox before: its run is wanted, or nothing that changes anything. */
+  again?: boolean
   ask?: (request: AskRequest) => Promise<void>
   progress?: (update: ProgressUpdate) => Promise<void>
 }
