@@ -15,6 +15,8 @@ const maxSendDepth = 256
 type encoder struct {
 	s *Session
 	b []byte
+	// start is where the message begins in b.
+	start int
 	// made are the exports introduced by this message, in case it fails.
 	made []int64
 	// promises are those of them whose resolution the peer is owed.
@@ -34,6 +36,9 @@ func (e *encoder) lit(s string) { e.b = append(e.b, s...) }
 func (e *encoder) value(v any, depth int) error {
 	if depth >= maxSendDepth {
 		return plainErrorf(errDepth)
+	}
+	if e.s != nil && len(e.b)-e.start > e.s.limits.MaxQueuedBytes {
+		return limitf("A message to be sent is larger than %d bytes.", e.s.limits.MaxQueuedBytes)
 	}
 	switch x := v.(type) {
 	case nil:

@@ -20,7 +20,7 @@ func Reencode(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	defer p.close()
-	e := &encoder{s: &Session{opts: options{newer: true, errorHook: func(e *Error) *Error { return e }}}}
+	e := &encoder{s: &Session{limits: defaultLimits, opts: options{newer: true, errorHook: func(e *Error) *Error { return e }}}}
 	if err := e.value(p.v, 0); err != nil {
 		return nil, err
 	}

@@ -389,7 +389,7 @@ func (s *Session) stream(e *importEntry, method string, args *payload, done func
 	}
 	enc := &encoder{s: s}
 	err := enc.streams(args)
-	enc.b = s.out.buf
+	enc.begin()
 	start := len(enc.b)
 	if err == nil && len(s.imports) >= s.limits.MaxImports {
 		err = limitf("Too many imports on this session (limit %d).", s.limits.MaxImports)
@@ -416,8 +416,10 @@ func (s *Session) stream(e *importEntry, method string, args *payload, done func
 	}}}
 	s.nextOut++
 	s.imports[r.id] = r
+	s.out.kickers++
 	s.commit(enc)
 	s.mu.Unlock()
+	s.kick(true, false)
 	enc.after(args)
 	args.close()
 	return size

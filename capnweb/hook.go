@@ -33,14 +33,16 @@ type hook interface {
 // to values with promises in them, and how many there may be.
 type budget struct {
 	depth int
-	left  *atomic.Int64
+	left  *atomic.Int64 // promises
+	bytes *atomic.Int64 // what they resolve to, about
 	// raw asks for the value with the promises in it as they are, to pass it on.
 	raw bool
 }
 
 const (
 	maxPromiseDepth  = 64
-	maxPromiseCount  = 1 << 17
+	maxPromiseCount  = 1 << 15
+	maxPromiseBytes  = 64 << 20
 	maxResolveLength = 1 << 12
 )
 
@@ -50,6 +52,8 @@ func (b *budget) spend(n int) bool {
 	if b.left == nil {
 		b.left = new(atomic.Int64)
 		b.left.Store(maxPromiseCount)
+		b.bytes = new(atomic.Int64)
+		b.bytes.Store(maxPromiseBytes)
 	}
 	return b.depth < maxPromiseDepth && b.left.Add(int64(-n)) >= 0
 }

@@ -265,7 +265,7 @@ func (s *Session) send(e *importEntry, path []key, args *payload, m *mapping) ho
 	}
 	enc := &encoder{s: s}
 	err := enc.streams(args)
-	enc.b = s.out.buf
+	enc.begin()
 	if err == nil {
 		if m != nil {
 			err = enc.remap(e.id, path, m)
@@ -360,8 +360,6 @@ func (p *payload) ready(s *Session) bool {
 // after does what has to wait until the message is on its way: the promises in
 // it are resolved for the peer, and its streams begin to flow.
 func (e *encoder) after(p *payload) {
-	for _, id := range e.promises {
-		e.s.resolveExport(id)
-	}
+	e.s.resolveExports(e.promises)
 	e.flow(p)
 }

@@ -1,6 +1,7 @@
 package capnweb
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"strconv"
@@ -169,6 +170,13 @@ func (d *document) str(pos int) (int32, int, error) {
 	start := pos
 	kind := kindString
 	for pos < len(d.src) {
+		// Eight ordinary bytes at a time.
+		for pos+8 <= len(d.src) && ordinary(binary.LittleEndian.Uint64(d.src[pos:])) {
+			pos += 8
+		}
+		if pos >= len(d.src) {
+			break
+		}
 		switch c := d.src[pos]; {
 		case c == '"':
 			n := d.add(node{start: int32(start), end: int32(pos), first: -1, next: -1, kind: kind})
@@ -193,6 +201,15 @@ func (d *document) str(pos int) (int32, int, error) {
 		}
 	}
 	return 0, 0, d.syntaxError(pos)
+}
+
+// ordinary reports whether each of eight bytes is ASCII and neither a quote, a
+// backslash nor a control character.
+func ordinary(w uint64) bool {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	quote := w ^ ones*'"'
+	slash := w ^ ones*'\\'
+	return (w|(w-ones*0x20)|(quote-ones)|(slash-ones))&tops == 0
 }
 
 // escape checks the escape sequence at pos and returns where it ends.

@@ -225,8 +225,14 @@ func (s *Session) kick(announced, more bool) {
 		}
 		buf, ends := o.grab()
 		s.mu.Unlock()
-		var msgs [16][]byte
-		done, err := s.try.TryWriteMessages(split(msgs[:], buf, ends))
+		var done bool
+		var err error
+		if l, ok := s.try.(tryLineWriter); ok {
+			done, err = l.tryLines(buf)
+		} else {
+			var msgs [16][]byte
+			done, err = s.try.TryWriteMessages(split(msgs[:], buf, ends))
+		}
 		s.observeSent(buf, ends)
 		s.mu.Lock()
 		o.written(buf, ends)
@@ -266,6 +272,12 @@ func (s *Session) waitForRoom() {
 		s.out.room.Wait()
 	}
 	s.mu.Unlock()
+}
+
+// begin begins a message; the session is locked.
+func (e *encoder) begin() {
+	e.b = e.s.out.buf
+	e.start = len(e.b)
 }
 
 // commit ends the message that e wrote; the session is locked.

@@ -3,6 +3,7 @@ package capnweb
 import (
 	"math/big"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -170,7 +171,7 @@ func (p *payload) settle(b budget, done func(error)) {
 		done(limitf("Promises are nested too deeply or too widely to be delivered."))
 		return
 	}
-	w := &settling{p: p, left: len(list), done: done}
+	w := &settling{p: p, left: len(list), done: done, bytes: b.bytes}
 	for _, v := range list {
 		switch x := (*v).(type) {
 		case *Promise:
@@ -193,18 +194,24 @@ func (p *payload) limits() *Limits {
 	return &defaultLimits
 }
 
+var errPromisesTooBig = limitf("The promises in a value resolve to more than %d bytes together.", maxPromiseBytes)
+
 type settling struct {
 	mu     sync.Mutex
 	p      *payload
 	left   int
 	failed bool
 	done   func(error)
+	bytes  *atomic.Int64
 }
 
 // one takes the resolution of one node.
 func (w *settling) one(v *any, r *payload, err error) {
 	w.mu.Lock()
 	w.left--
+	if err == nil && !w.failed && w.bytes.Add(int64(-estimate(r.v))) < 0 {
+		err = errPromisesTooBig
+	}
 	if w.failed {
 		w.mu.Unlock()
 		r.close()
@@ -213,6 +220,7 @@ func (w *settling) one(v *any, r *payload, err error) {
 	if err != nil {
 		w.failed = true
 		w.mu.Unlock()
+		r.close()
 		w.p.close()
 		w.done(err)
 		return

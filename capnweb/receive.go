@@ -169,6 +169,31 @@ func (s *Session) receivePull(id int64) error {
 	return nil
 }
 
+// resolveExports has promises that we introduced resolved for the peer. Their
+// resolutions may have further promises in them: a queue keeps that from nesting.
+func (s *Session) resolveExports(ids []int64) {
+	if len(ids) == 0 {
+		return
+	}
+	s.mu.Lock()
+	s.unresolved = append(s.unresolved, ids...)
+	if s.resolving {
+		s.mu.Unlock()
+		return
+	}
+	s.resolving = true
+	for len(s.unresolved) > 0 {
+		id := s.unresolved[0]
+		s.unresolved = s.unresolved[1:]
+		s.mu.Unlock()
+		s.resolveExport(id)
+		s.mu.Lock()
+	}
+	s.unresolved = nil
+	s.resolving = false
+	s.mu.Unlock()
+}
+
 // resolveExport sends the resolution of a promise that we introduced, without
 // being asked.
 func (s *Session) resolveExport(id int64) {
@@ -207,7 +232,7 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 	var failed *encoder
 	if err == nil {
 		err = enc.streams(p)
-		enc.b = s.out.buf
+		enc.begin()
 		if err == nil {
 			err = enc.result("resolve", id, p.v)
 		}
@@ -218,9 +243,12 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 		}
 	}
 	if err != nil {
-		enc.b = s.out.buf
+		enc.begin()
 		b := builder{p: &payload{}}
 		_ = enc.result("reject", id, b.err(err, 0)) // cannot fail: nested too deep is cut off when built
+	}
+	if x.auto {
+		s.out.kickers++ // the writer of a stream waits for this
 	}
 	s.commit(enc)
 	var h hook
@@ -241,6 +269,9 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 	}
 	if h != nil {
 		h.close()
+	}
+	if x.auto {
+		s.kick(true, false)
 	}
 	enc.after(p)
 	p.close()

@@ -40,7 +40,12 @@ func (ev *evaluator) remap(n int32) (any, error) {
 		}
 		m.captures = append(m.captures, cap)
 	}
-	m.instructions = append([]byte(nil), d.raw(insNode)...)
+	m.instructions = d.raw(insNode)
+	if ev.mapCalls == nil { // else it is part of a copy already
+		m.instructions = append([]byte(nil), m.instructions...)
+	} else {
+		m.calls.Add(-int64(len(m.instructions)) / 256)
+	}
 	return ev.p.addPromise(h.remap(path, m), nil), nil
 }
 
@@ -105,7 +110,8 @@ func (m *mapping) run(d *document, input hook, limits *Limits) (*payload, error)
 		return nil, plainErrorf("Invalid empty mapper function.")
 	}
 	for c := root.first; c >= 0; c = d.nodes[c].next {
-		if m.calls.Add(-1) < 0 {
+		// What an instruction says can be repeated for each element: its length counts.
+		if m.calls.Add(-1-int64(d.nodes[c].end-d.nodes[c].start)/256) < 0 {
 			return nil, limitf("A map makes too many calls (limit %d).", limits.MaxMapCalls)
 		}
 		ev := evaluator{d: d, scope: sc, limits: limits, p: &payload{origin: m.origin}, origin: m.origin, mapCalls: m.calls}

@@ -33,7 +33,10 @@ type Session struct {
 	calls   int // handlers running or queued for this session
 	owed    int // results that the peer asked for and did not get yet
 	idle    *sync.Cond
-	guard   *time.Timer // ends a closing that takes too long
+
+	unresolved []int64 // exported promises that are about to be pulled
+	resolving  bool
+	guard      *time.Timer // ends a closing that takes too long
 
 	out outbox
 	try TryWriter // t, if it can

@@ -42,6 +42,9 @@ type TryWriter interface {
 // each ended by a newline, as it is.
 type lineWriter interface{ writeLines(b []byte) error }
 
+// tryLineWriter is a TryWriter whose frames are lines.
+type tryLineWriter interface{ tryLines(b []byte) (bool, error) }
+
 func isLimit(err error) bool { return errors.Is(err, ErrLimit) }
 
 // streamTransport frames messages by newlines.
@@ -83,9 +86,17 @@ func (t *tryStreamTransport) TryWriteMessages(msgs [][]byte) (bool, error) {
 	for _, m := range msgs {
 		t.join = append(append(t.join, m...), '\n')
 	}
-	n, err := t.w.TryWrite(t.join)
-	if err == nil && n < len(t.join) {
-		t.rest = append(t.rest, t.join[n:]...)
+	return t.tryLines(t.join)
+}
+
+func (t *tryStreamTransport) tryLines(b []byte) (bool, error) {
+	if len(t.rest) > 0 {
+		t.rest = append(t.rest, b...)
+		return false, nil
+	}
+	n, err := t.w.TryWrite(b)
+	if err == nil && n < len(b) {
+		t.rest = append(t.rest, b[n:]...)
 		return false, nil
 	}
 	return true, err
