@@ -19,6 +19,7 @@ type outputLog struct {
 	mu       sync.Mutex
 	limit    int64
 	biggest  int64 // chunk
+	size     int64 // of the chunk made last
 	lossless bool
 
 	chunks []*chunk
@@ -68,14 +69,14 @@ func newLog(limit int64, lossless bool) *outputLog {
 	return &outputLog{limit: limit, biggest: max(min(limit/4, maxChunk), minChunk), lossless: lossless, over: make(chan struct{}), detached: time.Now()}
 }
 
-func (l *outputLog) size() int64 { return l.end - l.start + int64(len(l.marks))*markBytes }
+func (l *outputLog) fullness() int64 { return l.end - l.start + int64(len(l.marks))*markBytes }
 
 // fill hands read a place for bytes of a stream and keeps what it got. full says
 // that a lossless log has no room; read was not called then.
 func (l *outputLog) fill(stream sandbox.Stream, read func([]byte) (int, error)) (n int, full bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	room := l.limit - l.size()
+	room := l.limit - l.fullness()
 	if l.lossless {
 		if room <= 0 {
 			return 0, true, nil
@@ -118,12 +119,8 @@ func (l *outputLog) tail() *chunk {
 		l.chunks = append(l.chunks, c)
 		return c
 	}
-	size := int64(minChunk)
-	if k := len(l.chunks); k > 0 {
-		size = int64(cap(l.chunks[k-1].buf)) * 4
-	}
-	size = min(size, l.biggest)
-	c := &chunk{off: l.end, buf: make([]byte, 0, size)}
+	l.size = max(minChunk, min(l.size*4, l.biggest))
+	c := &chunk{off: l.end, buf: make([]byte, 0, l.size)}
 	l.chunks = append(l.chunks, c)
 	return c
 }
@@ -131,14 +128,14 @@ func (l *outputLog) tail() *chunk {
 // trim drops the oldest chunks of a log that is over its limit.
 func (l *outputLog) trim() {
 	k := 0
-	for k < len(l.chunks)-1 && l.size() > l.limit {
+	for k < len(l.chunks)-1 && l.fullness() > l.limit {
 		k++
 		l.start = l.chunks[k].off
 		l.dropMarks()
 	}
 	l.dropChunks(k)
 	// One chunk full of marks: drop bytes of it.
-	if extra := l.size() - l.limit; extra > 0 && len(l.marks) > 1 {
+	if extra := l.fullness() - l.limit; extra > 0 && len(l.marks) > 1 {
 		half := l.marks[len(l.marks)/2].off
 		l.start = max(l.start, half)
 		l.dropMarks()
@@ -259,7 +256,7 @@ func (l *outputLog) waitChange(off int64) <-chan struct{} {
 func (l *outputLog) waitSpace() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.lossless || l.size() < l.limit {
+	if !l.lossless || l.fullness() < l.limit {
 		return closedChan
 	}
 	if l.space == nil {
