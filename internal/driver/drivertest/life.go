@@ -199,7 +199,7 @@ func testHostKilled(t *testing.T, s Suite) {
 	if done, err := b.Recover(t.Context()); err != nil || len(done) != 0 {
 		t.Errorf("Recover touched a sound sandbox: %v, %v", done, err)
 	}
-	if got := output(t, b.connect(t, "orphan"), "cat file; pgrep -x sleep | diff - pid && echo alive"); got != "before\nalive" {
+	if got := output(t, b.connect(t, "orphan"), "cat file; kill -0 $(cat pid) && echo alive"); got != "before\nalive" {
 		t.Errorf("got %q", got)
 	}
 	if err := b.Stop(t.Context(), "orphan"); err != nil {

@@ -40,7 +40,7 @@ type cgroups interface {
 // group is a sandbox's group, as descriptors for its guest.
 type group struct {
 	version int
-	tasks   []*os.File // version 1: a tasks file for each controller
+	tasks   []*os.File // version 1: a tasks file for each controller, after that of memory its oom_control
 	dir     *os.File   // version 2: directory of the commands
 	guest   *os.File   // version 2: directory of the guest
 	oom     *os.File   // counts kills; may be nil

@@ -70,9 +70,11 @@ func (c *cgroup1) create(name string, l driver.Limits, _ uint32) (g *group, err 
 		}
 		g.tasks = append(g.tasks, f)
 		if controller == "memory" {
-			if f, err := os.Open(filepath.Join(dir, "memory.oom_control")); err == nil {
-				g.oom = f
+			f, err := os.Open(filepath.Join(dir, "memory.oom_control"))
+			if err != nil {
+				return g, err
 			}
+			g.tasks = append(g.tasks, f)
 		}
 	}
 	return g, nil

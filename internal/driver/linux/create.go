@@ -119,8 +119,13 @@ func (d *Driver) newDir(ctx context.Context, op, dir, id string) (*dirLock, erro
 	return lock, err
 }
 
-// fill lays a sandbox's directory out and starts its guest.
+// fill lays a sandbox's directory out and starts its guest, both at once.
 func (d *Driver) fill(ctx context.Context, dir string, r record) error {
+	return d.launch(ctx, r, dir, r.Spec.Files, func() error { return d.layOut(ctx, dir, r) })
+}
+
+// layOut makes what there is in a sandbox's directory before its guest runs.
+func (d *Driver) layOut(ctx context.Context, dir string, r record) error {
 	if r.Copied {
 		if !r.Spec.Image.Small {
 			return &sandbox.Error{Code: driver.CodeUnsupported, Op: "create sandbox", Message: "this image is too large to be copied, and layers are not possible here: " + d.whyNoLayers(),
@@ -141,10 +146,7 @@ func (d *Driver) fill(ctx context.Context, dir string, r record) error {
 			}
 		}
 	}
-	if err := writeJSON(dir, recordFile, r); err != nil {
-		return err
-	}
-	return d.launch(ctx, r, dir, r.Spec.Files)
+	return writeJSON(dir, recordFile, r)
 }
 
 // discard removes everything of a sandbox whose directory is dir: processes, group, socket, files and

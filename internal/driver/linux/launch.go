@@ -30,12 +30,11 @@ const shmBytes = 64 << 20
 // The sandbox's user.
 const userID = 1000
 
-// Descriptors of a new guest, in the order in which they are given to it. The cgroups' come last.
+// Descriptors of a new guest, after the usual three.
 const (
 	bootFD = 3 + iota
 	channelFD
-	listenerFD
-	firstGroupFD
+	firstLateFD
 )
 
 // guestBoot is the document that a guest reads first; package guest says what it means.
@@ -63,27 +62,15 @@ type guestCgroup struct {
 	OOMFD    int   `json:"oomFD,omitempty"`
 }
 
-// launch starts the guest of a sandbox that is kept in dir. When it returns nil, the guest is ready,
-// its record is written and it is watched; else nothing of it is left but its group.
-func (d *Driver) launch(ctx context.Context, r record, dir string, files []driver.File) (err error) {
+// launch starts the guest of a sandbox that is kept in dir. lay lays the directory out, or is nil when that
+// is done; it is called while the guest's program starts. When launch returns nil, the guest is ready,
+// its record is written and it is watched; else nothing of it is left but its group and its socket.
+func (d *Driver) launch(ctx context.Context, r record, dir string, files []driver.File, lay func() error) (err error) {
 	const op = "start guest"
-	id := r.Spec.ID
 	program, err := d.guestImage()
 	if err != nil {
 		return err
 	}
-	var g *group
-	if d.groups != nil {
-		if g, err = d.groups.create(d.groupName(id), r.Spec.Limits, r.Base); err != nil {
-			return driver.Wrap("make cgroup", err)
-		}
-		defer g.close()
-	}
-	listener, err := listen(d.dirs.run, socketName(id))
-	if err != nil {
-		return driver.Wrap("bind guest socket", err)
-	}
-	defer listener.Close()
 	ours, theirs, err := channel()
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -105,40 +92,44 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	}
 	defer null.Close()
 
-	doc, extra := bootDocument(r, g)
+	late := &lateParts{d: d, r: r, lay: lay}
+	defer late.close()
+	if d.groups != nil && d.groups.version() == 2 {
+		// The guest is born in its group, so that has to be there first.
+		if err := late.makeGroup(); err != nil {
+			return err
+		}
+	}
+	doc, early, places := bootDocument(r, d.groups, late.group)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
 	}
 	defer config.Close()
+	given := []*os.File{null, out, out, config, theirs}
+	for len(given) < firstLateFD+len(places) {
+		given = append(given, null) // keeps the number for what comes over the channel
+	}
+	given = append(given, early...)
 
 	var p *process
 	var m *mounts
+	ready := make(chan error, 1)
+	go func() { ready <- late.make() }()
 	err = onThread(func() error {
-		given := append([]*os.File{null, out, out, config, theirs, listener}, extra...)
-		p, err = spawn(program, given, g, r)
+		var err error
+		p, err = spawn(program, given, late.group, r)
 		theirs.Close() // so that ours ends when the guest's does
+		if lerr := <-ready; err == nil {
+			err = lerr
+		}
 		if err != nil {
 			return err
 		}
 		if err := d.writeGuest(dir, p); err != nil {
 			return driver.Wrap("record guest", err)
 		}
-		if r.rootless() {
-			if r.Copied {
-				return prepare(filepath.Join(dir, rootDir), "", r, files)
-			}
-			return prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower[0], r, files)
-		}
-		userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", p.pid))
-		if err != nil {
-			return err
-		}
-		defer userns.Close()
-		if err := privateMounts(); err != nil {
-			return driver.Wrap("make mount namespace", err)
-		}
-		m, err = assemble(r, dir, int(userns.Fd()), files)
+		m, err = d.mounts(r, dir, p.pid, files)
 		return err
 	})
 	if m != nil {
@@ -148,7 +139,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 		return err
 	}
 	if err == nil {
-		err = release(ctx, ours, r, dir, m)
+		err = release(ctx, ours, r, dir, m, late.files(), places)
 	}
 	if err != nil {
 		said := strings.TrimSpace(string(written(out)))
@@ -162,13 +153,34 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 		}
 		return explainLaunch(op, err, said)
 	}
-	d.watch.add(d.log, id, d.dir(id), p, out)
-	d.log.Debug("guest started", "sandbox", id, "pid", p.pid)
+	d.watch.add(d.log, r.Spec.ID, d.dir(r.Spec.ID), p, out)
+	d.log.Debug("guest started", "sandbox", r.Spec.ID, "pid", p.pid)
 	return nil
 }
 
-// bootDocument gives what the guest reads first, and the descriptors of its group.
-func bootDocument(r record, g *group) ([]byte, []*os.File) {
+// mounts prepares a sandbox's mounts for the guest that was started as pid; nil for a rootless one, which
+// makes its own. The calling thread is thrown away afterwards.
+func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mounts, error) {
+	if r.rootless() {
+		if r.Copied {
+			return nil, prepare(filepath.Join(dir, rootDir), "", r, files)
+		}
+		return nil, prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower[0], r, files)
+	}
+	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return nil, err
+	}
+	defer userns.Close()
+	if err := privateMounts(); err != nil {
+		return nil, driver.Wrap("make mount namespace", err)
+	}
+	return assemble(r, dir, int(userns.Fd()), files)
+}
+
+// bootDocument gives what the guest reads first, the descriptors that it is born with besides, and the
+// numbers that those get that come to it over the channel: first the listener, then the group's.
+func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.File, places []int) {
 	lease := int64(r.Spec.Lease / time.Second)
 	switch {
 	case r.Spec.Lease < 0:
@@ -176,34 +188,88 @@ func bootDocument(r record, g *group) ([]byte, []*os.File) {
 	case lease == 0:
 		lease = 1
 	}
+	next := firstLateFD
+	number := func() int { next++; return next - 1 }
 	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD}, Guest: guestConfig{
-		ListenerFD:   listenerFD,
+		ListenerFD:   number(),
 		User:         guestUser{Shell: r.Spec.Image.Shell},
 		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),
 		LeaseSeconds: lease,
 	}}
-	var extra []*os.File
-	add := func(f *os.File) int {
-		extra = append(extra, f)
-		return firstGroupFD + len(extra) - 1
-	}
-	if g != nil {
-		b.Guest.Cgroup.Version = g.version
-		for _, f := range g.tasks {
-			b.Guest.Cgroup.TasksFDs = append(b.Guest.Cgroup.TasksFDs, add(f))
-		}
-		if g.dir != nil {
-			b.Guest.Cgroup.DirFD = add(g.dir)
-		}
-		if g.oom != nil {
-			b.Guest.Cgroup.OOMFD = add(g.oom)
+	places = []int{b.Guest.ListenerFD}
+	if groups != nil {
+		c := &b.Guest.Cgroup
+		c.Version = groups.version()
+		switch c.Version {
+		case 1:
+			for _, controller := range groups.controllers() {
+				c.TasksFDs = append(c.TasksFDs, number())
+				if controller == "memory" {
+					c.OOMFD = number()
+				}
+			}
+			for n := firstLateFD + 1; n < next; n++ {
+				places = append(places, n)
+			}
+		case 2:
+			c.DirFD, early = number(), append(early, g.dir)
+			if g.oom != nil {
+				c.OOMFD, early = number(), append(early, g.oom)
+			}
 		}
 	}
 	doc, err := json.Marshal(b)
 	if err != nil {
 		panic(err) // there is nothing in it that has no JSON
 	}
-	return doc, extra
+	return doc, early, places
+}
+
+// lateParts are made while the guest's program starts.
+type lateParts struct {
+	d        *Driver
+	r        record
+	lay      func() error
+	group    *group
+	listener *os.File
+}
+
+func (l *lateParts) make() error {
+	if l.lay != nil {
+		if err := l.lay(); err != nil {
+			return driver.Wrap("lay out sandbox", err)
+		}
+	}
+	if l.d.groups != nil && l.group == nil {
+		if err := l.makeGroup(); err != nil {
+			return err
+		}
+	}
+	f, err := listen(l.d.dirs.run, socketName(l.r.Spec.ID))
+	l.listener = f
+	return driver.Wrap("bind guest socket", err)
+}
+
+func (l *lateParts) makeGroup() error {
+	g, err := l.d.groups.create(l.d.groupName(l.r.Spec.ID), l.r.Spec.Limits, l.r.Base)
+	l.group = g
+	return driver.Wrap("make cgroup", err)
+}
+
+// files are those that go over the channel, in the order of their places.
+func (l *lateParts) files() []*os.File {
+	all := []*os.File{l.listener}
+	if l.group != nil && l.group.version == 1 {
+		all = append(all, l.group.tasks...)
+	}
+	return all
+}
+
+func (l *lateParts) close() {
+	l.group.close()
+	if l.listener != nil {
+		l.listener.Close()
+	}
 }
 
 // mergeEnv gives base with over on top, by name.
@@ -235,7 +301,7 @@ func (d *Driver) writeGuest(dir string, p *process) error {
 }
 
 // release hands a guest its mounts and waits until it is ready.
-func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *mounts) error {
+func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *mounts, late []*os.File, places []int) error {
 	ctx, cancel := within(ctx, bootTimeout)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
@@ -245,8 +311,8 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, UID: userID, GID: userID}
-	var rights []byte
+	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, UID: userID, GID: userID, Late: places}
+	var fds []int
 	n := 0
 	if m == nil {
 		var err error
@@ -255,11 +321,14 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 		}
 		n = len(plan.Rootless.Binds)
 	} else {
-		fds := []int{int(m.root.Fd())}
+		fds = append(fds, int(m.root.Fd()))
 		for _, f := range m.parts {
 			fds = append(fds, int(f.Fd()))
 		}
-		plan.Mounts, rights, n = m.targets, unix.UnixRights(fds...), len(m.targets)
+		plan.Mounts, n = m.targets, len(m.targets)
+	}
+	for _, f := range late {
+		fds = append(fds, int(f.Fd()))
 	}
 	if n > boot.MaxMounts {
 		return driver.Invalid("start guest", "%d mounts, the most is %d", n, boot.MaxMounts)
@@ -268,7 +337,7 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	if err != nil {
 		return err
 	}
-	if _, _, err := c.WriteMsgUnix(message, rights, nil); err != nil {
+	if _, _, err := c.WriteMsgUnix(message, unix.UnixRights(fds...), nil); err != nil {
 		return ended(ctx, err)
 	}
 	answer := make([]byte, 4096)

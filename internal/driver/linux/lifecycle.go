@@ -83,7 +83,7 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 			}
 		}
 	}
-	return driver.Wrap(op, d.launch(ctx, r, dir, nil))
+	return driver.Wrap(op, d.launch(ctx, r, dir, nil, nil))
 }
 
 func damaged(op, id string, err error) error {

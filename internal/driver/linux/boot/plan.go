@@ -19,11 +19,14 @@ type Config struct {
 // kernel passes at most 253 in one message.
 const (
 	MaxPlanBytes = 128 << 10
-	MaxMounts    = 240
+	MaxMounts    = 230
+	MaxLate      = 16
+
+	maxLateFD = 63
 )
 
 // Plan is the one message from the driver. The descriptors that come with it are the root's
-// mount and one mount for each of Mounts, in this order.
+// mount, one mount for each of Mounts, and one for each of Late, in this order.
 type Plan struct {
 	Hostname string   `json:"hostname"`
 	TmpBytes int64    `json:"tmpBytes"` // size of /tmp; negative is the kernel's default (half of the memory)
@@ -31,6 +34,11 @@ type Plan struct {
 	UID      int      `json:"uid"`      // who owns /tmp/opencode
 	GID      int      `json:"gid"`
 	Mounts   []string `json:"mounts"` // where each mount goes, absolute inside; parents come first
+
+	// Late are the numbers that the last descriptors of the message get in this process, in their order;
+	// until then something without meaning is open there. They are what the driver makes while this
+	// process starts.
+	Late []int `json:"late,omitempty"`
 
 	// Rootless, instead of descriptors: a driver without rights can't prepare mounts, so the process
 	// makes them itself, of the host's files as it sees them.
@@ -70,9 +78,9 @@ func name(s string) bool { return s != "" && s != "." && s != ".." && !strings.C
 // descriptors is how many come with the plan.
 func (p Plan) descriptors() int {
 	if p.Rootless != nil {
-		return 0
+		return len(p.Late)
 	}
-	return 1 + len(p.Mounts)
+	return 1 + len(p.Mounts) + len(p.Late)
 }
 
 // clean says whether p can be the place of a mount.
@@ -113,6 +121,14 @@ func DecodePlan(data []byte) (Plan, error) {
 	for _, m := range p.Mounts {
 		if !clean(m) {
 			return Plan{}, fmt.Errorf("boot: plan: %q is not a clean absolute path below /", m)
+		}
+	}
+	if len(p.Late) > MaxLate {
+		return Plan{}, fmt.Errorf("boot: plan: %d late descriptors, the most is %d", len(p.Late), MaxLate)
+	}
+	for _, n := range p.Late {
+		if n <= 2 || n > maxLateFD {
+			return Plan{}, fmt.Errorf("boot: plan: %d can't be the number of a late descriptor", n)
 		}
 	}
 	if r := p.Rootless; r != nil {

@@ -69,10 +69,17 @@ func run(channel int) error {
 			unix.Close(fd)
 		}
 	}()
+	for i, n := range plan.Late {
+		if err := unix.Dup3(fds[len(fds)-len(plan.Late)+i], n, unix.O_CLOEXEC); err != nil {
+			return fail("take over descriptor", err)
+		}
+	}
 	if plan.Rootless != nil {
-		if fds, plan.Mounts, err = ownMounts(*plan.Rootless); err != nil {
+		own, targets, err := ownMounts(*plan.Rootless)
+		if err != nil {
 			return err
 		}
+		plan.Mounts, fds = targets, append(own, fds...)
 	}
 	if err := enterRoot(plan, fds); err != nil {
 		return err
@@ -101,7 +108,7 @@ func receive(channel int) (Plan, []int, error) {
 		return Plan{}, nil, fail("set channel deadline", err)
 	}
 	buf := make([]byte, MaxPlanBytes)
-	oob := make([]byte, unix.CmsgSpace((MaxMounts+1)*4))
+	oob := make([]byte, unix.CmsgSpace((MaxMounts+MaxLate+1)*4))
 	var n, oobn, flags int
 	for {
 		var err error
