@@ -114,11 +114,12 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 
 	var p *process
 	var m *mounts
+	bornIn := late.group
 	ready := make(chan error, 1)
 	go func() { ready <- late.make() }()
 	err = onThread(func() error {
 		var err error
-		p, err = spawn(program, given, late.group, r)
+		p, err = spawn(program, given, bornIn, r)
 		theirs.Close() // so that ours ends when the guest's does
 		if lerr := <-ready; err == nil {
 			err = lerr

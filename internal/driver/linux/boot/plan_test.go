@@ -91,3 +91,27 @@ func FuzzDecodeAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestDecodePlanExtras(t *testing.T) {
+	t.Parallel()
+	for plan, ok := range map[string]bool{
+		`{"hostname":"h","late":[5,6]}`:                                         true,
+		`{"hostname":"h","late":[2]}`:                                           false,
+		`{"hostname":"h","late":[64]}`:                                          false,
+		`{"hostname":"h","late":[5` + strings.Repeat(",5", boot.MaxLate) + `]}`: false,
+		`{"hostname":"h","rootless":{"root":"/a"}}`:                             true,
+		`{"hostname":"h","rootless":{}}`:                                        false,
+		`{"hostname":"h","rootless":{"root":"a"}}`:                              false,
+		`{"hostname":"h","mounts":["/x"],"rootless":{"root":"/a"}}`:             false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","image":"/i","lower":"l","upper":"u","work":"w"}}}`:             true,
+		`{"hostname":"h","rootless":{"root":"/a","layers":{"dir":"/d","image":"/i","lower":"l","upper":"u","work":"w"}}}`: false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","image":"/i","lower":"l:m","upper":"u","work":"w"}}}`:           false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","image":"/i","lower":"..","upper":"u","work":"w"}}}`:            false,
+		`{"hostname":"h","rootless":{"root":"/a","binds":[{"source":"/usr","target":"/usr"}]}}`:                           true,
+		`{"hostname":"h","rootless":{"root":"/a","binds":[{"source":"/usr","target":"/../x"}]}}`:                          false,
+	} {
+		if _, err := boot.DecodePlan([]byte(plan)); (err == nil) != ok {
+			t.Errorf("%s: %v", plan, err)
+		}
+	}
+}
