@@ -71,6 +71,8 @@ func TestMistakes(t *testing.T) {
 		{"unknown key", []string{"up", "--config", write(t, "c.toml", "listen = \"127.0.0.1:0\"\nlisten_on = 1\n")}, 2, `unknown configuration key listen_on \(line 2\)`},
 		{"wrong type", []string{"up", "--config", write(t, "c.toml", "[sandbox]\npids = \"many\"\n")}, 2, `c.toml:2:`},
 		{"wrong size", []string{"up", "--config", write(t, "c.toml", "[sandbox]\nmemory = \"lots\"\n")}, 2, `"lots" is not a size: write 512MiB`},
+		{"a limit that no shell fits in", []string{"up", "--config", write(t, "c.toml", "[sandbox]\npids = 1\n")}, 2, `sandbox.pids = 1: no tool can run with fewer than 16`},
+		{"opencode.json that is not there", []string{"up", "--opencode-config", "/nowhere/opencode.json"}, 2, `check the path given with --opencode-config`},
 		{"broken TOML", []string{"up", "--config", write(t, "c.toml", "listen = \n")}, 2, `c.toml:1:`},
 		{"no such configuration", []string{"up", "--config", "/nowhere/c.toml"}, 2, `cannot be read`},
 		{"open address without password", []string{"up", "--listen", "0.0.0.0:8787"}, 2, `no password is set: set TONGS_PASSWORD`},

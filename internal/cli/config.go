@@ -98,6 +98,12 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Smaller limits than these leave no room for a shell with a command.
+const (
+	minPids         = 16
+	minMemory Bytes = 64 << 20
+)
+
 const (
 	defaultListen = "127.0.0.1:8787"
 	defaultLease  = Duration(24 * time.Hour)
@@ -145,7 +151,7 @@ func (g *Globals) load() (*Config, error) {
 			return nil, usageError{err}
 		}
 	case g.Config != "" || !errors.Is(err, fs.ErrNotExist):
-		return nil, usageError{fmt.Errorf("the configuration file cannot be read: %w", err)}
+		return nil, usageError{fmt.Errorf("the configuration file cannot be read: %w (correct that, or name another file with --config)", err)}
 	}
 	override(&cfg.Home, g.Home)
 	override(&cfg.Log.Level, g.LogLevel)
@@ -179,7 +185,7 @@ func (c *Config) decode(path string, text []byte) error {
 		return fmt.Errorf("%s: unknown configuration key %s: remove it or correct its name", path, strings.Join(keys, ", "))
 	case errors.As(err, &wrong):
 		row, column := wrong.Position()
-		return fmt.Errorf("%s:%d:%d: %s", path, row, column, strings.TrimPrefix(wrong.Error(), "toml: "))
+		return fmt.Errorf("%s:%d:%d: %s (correct it, or name another file with --config)", path, row, column, strings.TrimPrefix(wrong.Error(), "toml: "))
 	case err != nil:
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -239,8 +245,13 @@ func (c *Config) validate() error {
 		return fmt.Errorf("log format %q: use text or json", c.Log.Format)
 	}
 	for name, limits := range map[string]Limits{"sandbox": c.Sandbox, "agent_host": c.AgentHost} {
-		if limits.Pids < 0 || limits.CPUs < 0 {
-			return fmt.Errorf("%s: a limit cannot be negative", name)
+		switch {
+		case limits.CPUs < 0:
+			return fmt.Errorf("%s.cpus: a limit cannot be negative", name)
+		case limits.Pids != 0 && limits.Pids < minPids:
+			return fmt.Errorf("%s.pids = %d: no tool can run with fewer than %d", name, limits.Pids, minPids)
+		case limits.Memory != 0 && limits.Memory < minMemory:
+			return fmt.Errorf("%s.memory: no tool can run with less than 64MiB", name)
 		}
 	}
 	return nil

@@ -90,7 +90,7 @@ func (c *downCommand) print(s *streams, service bool, ended []string, answer any
 	case service:
 		fmt.Fprintln(s.stdout, "stopped the service; files are kept")
 	case len(ended) > 0:
-		fmt.Fprintf(s.stdout, "no service was running; ended %d sandboxes that one had left; files are kept\n", len(ended))
+		fmt.Fprintf(s.stdout, "no service was running; ended what an earlier one had left (sandboxes: %d); files are kept\n", len(ended))
 	default:
 		fmt.Fprintln(s.stdout, "nothing was running")
 	}

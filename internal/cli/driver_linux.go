@@ -8,5 +8,9 @@ import (
 )
 
 func linuxDriver(home string, log *slog.Logger) (driver.Driver, error) {
-	return linux.New(linux.Config{Home: home, Logger: log})
+	d, err := linux.New(linux.Config{Home: home, Logger: log})
+	if err != nil {
+		return nil, err // not d: a nil *linux.Driver is not a nil Driver
+	}
+	return d, nil
 }

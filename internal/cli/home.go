@@ -41,7 +41,7 @@ func homeError(dir string, err error) error {
 	if errors.Is(err, unix.ENOSPC) {
 		hint = "free some space there, or name another place with --home or TONGS_HOME"
 	}
-	return &sandbox.Error{Code: "HOME_UNWRITABLE", Op: "open home " + dir, Hint: hint, Err: err, Message: "the home directory cannot be used"}
+	return &sandbox.Error{Code: "HOME_UNWRITABLE", Op: "open home " + dir, Hint: hint, Err: err, Message: "the home directory cannot be used: " + err.Error()}
 }
 
 // acquire takes the lock without waiting. The kernel drops it when the holder ends, however it ends.

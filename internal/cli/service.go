@@ -54,6 +54,9 @@ type service struct {
 	stopWatcher context.CancelFunc
 }
 
+// errInterrupted is the end of a start that was told to end.
+var errInterrupted = errors.New("interrupted while starting; what had been started was ended, files are kept")
+
 // startOptions are what a command adds to the configuration.
 type startOptions struct {
 	obtainHome string                   // where OpenCode is kept; default the home
@@ -67,6 +70,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	s := &service{cfg: cfg, log: log, failed: make(chan error, 1)}
 	defer func() {
 		if err != nil {
+			if ctx.Err() != nil {
+				err = errInterrupted
+			}
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 			defer cancel()
 			err = errors.Join(err, s.stop(stop))
@@ -88,6 +94,10 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 			listener.Close()
 		}
 	}()
+	configured, err := s.configure()
+	if err != nil {
+		return nil, err
+	}
 	if s.driver, err = newDriver(cfg, log); err != nil {
 		return nil, err
 	}
@@ -106,7 +116,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		var notes []image.Note
 		root, notes, err = image.Host(groupCtx, image.HostConfig{Dir: filepath.Join(cfg.Home, "images")})
 		for _, note := range notes {
-			log.Info("host image", "subject", note.Subject, "visible", note.Visible, "detail", note.Detail)
+			log.Debug("host image", "subject", note.Subject, "visible", note.Visible, "detail", note.Detail)
 		}
 		return err
 	})
@@ -124,7 +134,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	if found > 0 {
 		log.Info("sandboxes of an earlier run found", "count", found)
 	}
-	if err = s.startOpenCode(ctx, binary, root, opts); err != nil {
+	if err = s.startOpenCode(ctx, configured, binary, root, opts); err != nil {
 		return nil, err
 	}
 	s.watch()
@@ -178,11 +188,7 @@ func listen(address string) (net.Listener, error) {
 }
 
 // startOpenCode makes the agent host and brings OpenCode up in it, checked.
-func (s *service) startOpenCode(ctx context.Context, binary opencode.Binary, root image.Root, opts startOptions) error {
-	configured, err := s.configure()
-	if err != nil {
-		return err
-	}
+func (s *service) startOpenCode(ctx context.Context, configured *opencode.Configured, binary opencode.Binary, root image.Root, opts startOptions) error {
 	models, err := modelproxy.New(modelproxy.Config{Providers: configured.Providers, Logger: s.log.With("from", "models")})
 	if err != nil {
 		return err

@@ -155,7 +155,9 @@ func (f *Fleet) destroy(ctx context.Context, k key) error {
 	}
 	m.retire()
 	err := f.cfg.Driver.Destroy(ctx, m.id)
-	f.cfg.Logger.Info("sandbox destroyed", "sandbox", m.id, k.label, k.value, "error", err)
+	if err == nil {
+		f.cfg.Logger.Info("sandbox destroyed", "sandbox", m.id, k.label, k.value)
+	}
 	return err
 }
 

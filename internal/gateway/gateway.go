@@ -162,7 +162,11 @@ func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.log.DebugContext(r.Context(), "request", "method", r.Method, "route", pattern, "status", sw.status, "duration", time.Since(begin))
 		return
 	}
-	g.log.InfoContext(r.Context(), "request refused", "method", r.Method, "route", pattern, "status", err.Status, "code", err.Code, "cause", err.Err)
+	facts := []any{"method", r.Method, "route", pattern, "status", err.Status, "code", err.Code}
+	if err.Err != nil {
+		facts = append(facts, "cause", err.Err)
+	}
+	g.log.InfoContext(r.Context(), "request refused", facts...)
 	if !sw.wrote {
 		g.toast(r, err)
 		WriteError(sw, err)

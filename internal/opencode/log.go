@@ -206,9 +206,16 @@ func copyLog(ctx context.Context, machine func(context.Context) (Machine, error)
 	}
 }
 
+// openWarning begins OpenCode's line about having no password. It has none because nobody but this
+// process can reach it; the front's password is ours.
+const openWarning = "Warning: OPENCODE_SERVER_PASSWORD is not set"
+
 // logLine hands a line of OpenCode's log, which is in logfmt, to ours.
 func logLine(ctx context.Context, logger *slog.Logger, text string) {
 	level, message, attrs := parseLogfmt(text)
+	if strings.HasPrefix(text, openWarning) {
+		level = slog.LevelDebug
+	}
 	if logger.Enabled(ctx, level) {
 		logger.LogAttrs(ctx, level, message, attrs...)
 	}
