@@ -216,11 +216,6 @@ var clientActions = map[string]func(ctx context.Context, t *testing.T, main *cap
 	},
 }
 
-// clientDiffers departs from the recordings on purpose.
-var clientDiffers = map[string]map[string]string{
-	// Two uses of one reference are one capture.
-}
-
 func errorsJoin(e *capnweb.Error) error {
 	if list := e.Unwrap(); len(list) > 0 {
 		return wrapped{list[0]}

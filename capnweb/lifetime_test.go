@@ -537,3 +537,26 @@ func TestArguments(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCloseFromHandler: a handler may end its own session, also when the reading
+// goroutine runs it.
+func TestCloseFromHandler(t *testing.T) {
+	t.Parallel()
+	client, server := connect(t, nil, capnweb.NewTarget(capnweb.Methods{
+		"maybe": func(ctx context.Context, bye bool) {
+			if bye {
+				_ = capnweb.FromContext(ctx).Session().Close(errors.New("bye"))
+			}
+		},
+	}))
+	ctx := testContext(t)
+	for range 50 {
+		if _, err := capnweb.Call[any](ctx, client.Main(), "maybe", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := capnweb.Call[any](ctx, client.Main(), "maybe", true); !errors.Is(err, capnweb.ErrDisconnected) || !strings.Contains(err.Error(), "bye") {
+		t.Fatal(err)
+	}
+	<-server.Done()
+}

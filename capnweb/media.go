@@ -3,7 +3,6 @@ package capnweb
 import (
 	"context"
 	"io"
-	"net/textproto"
 	"reflect"
 	"strings"
 )
@@ -39,10 +38,26 @@ func HeadersOf(m map[string][]string) Headers {
 func (h Headers) Map() map[string][]string {
 	m := make(map[string][]string, len(h))
 	for _, f := range h {
-		k := textproto.CanonicalMIMEHeaderKey(f[0])
+		k := canonical(f[0])
 		m[k] = append(m[k], f[1])
 	}
 	return m
+}
+
+// canonical is the form of a field's name that http.Header uses: Content-Type.
+func canonical(name string) string {
+	b := []byte(name)
+	up := true
+	for i, c := range b {
+		switch {
+		case up && c >= 'a' && c <= 'z':
+			b[i] = c - 'a' + 'A'
+		case !up && c >= 'A' && c <= 'Z':
+			b[i] = c - 'A' + 'a'
+		}
+		up = c == '-'
+	}
+	return string(b)
 }
 
 // Request is a fetch Request. httprpc converts it to and from net/http's.

@@ -99,14 +99,6 @@ func (p *rawPeer) expectAny(lines ...string) {
 	}
 }
 
-// quiet checks that nothing is on its way: what the peer answers to a marker
-// call is the next message.
-func (p *rawPeer) quiet(id string) {
-	p.t.Helper()
-	p.send(`["push",["pipeline",0,["ret"],[]]]`, `["pull",`+id+`]`)
-	p.expect(`["resolve",` + id + `,7]`)
-}
-
 // ended waits for the end of the session.
 func (p *rawPeer) ended() error {
 	p.t.Helper()

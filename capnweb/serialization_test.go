@@ -43,7 +43,6 @@ func TestSerialize(t *testing.T) {
 		Rpc   bool    `json:"json" rpc:"rpc"`
 		Ptr   *int    `json:"ptr"`
 		Deep  []int32 `json:"deep"`
-		skip  int     //nolint:unused // must not be sent
 	}
 	seven := 7
 	for _, c := range []struct {

@@ -242,7 +242,8 @@ type batchClient struct {
 	err    error
 }
 
-var errBatchEnded = errors.New("Batch RPC request ended.") //nolint:staticcheck // the reference's text
+//lint:ignore ST1005 the reference's text
+var errBatchEnded = errors.New("Batch RPC request ended.")
 
 // WriteMessages implements capnweb.Transport. The first pull is the sign that
 // everything has been recorded.
@@ -302,7 +303,7 @@ func (t *batchClient) post() ([][]byte, error) {
 		return nil, err
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return nil, fmt.Errorf("RPC request failed: %d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode), //nolint:staticcheck // the reference's text
+		return nil, fmt.Errorf("RPC request failed: %d %s: %s", resp.StatusCode, http.StatusText(resp.StatusCode),
 			bytes.TrimSpace(body[:min(len(body), 512)]))
 	}
 	if len(body) > limit {
