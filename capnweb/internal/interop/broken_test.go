@@ -115,7 +115,7 @@ func disconnected(t *testing.T, what string, err error) {
 func TestKeepAlive(t *testing.T) {
 	t.Parallel()
 	node := interop.Start(t)
-	seen := &sessions{}
+	seen := newSessions(t)
 	server := httptest.NewServer(&httprpc.Handler{
 		Main:         func(*http.Request) (any, error) { return newSuite(), nil },
 		OnSession:    seen.add,
@@ -199,7 +199,7 @@ func TestRelayLosesTarget(t *testing.T) {
 // dialRelay joins two ends of ours through a relay: target serves the suite to client.
 func dialRelay(t *testing.T, ctx context.Context) (target, client *capnweb.Session, relayed []*capnweb.Session) {
 	t.Helper()
-	seen := &sessions{}
+	seen := newSessions(t)
 	relay := httptest.NewServer(newRelay(seen))
 	t.Cleanup(relay.Close)
 	url := func(side string) string {

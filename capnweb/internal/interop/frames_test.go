@@ -34,7 +34,7 @@ func TestRandomFrames(t *testing.T) {
 func TestRandomFramesRelayed(t *testing.T) {
 	t.Parallel()
 	node := interop.Start(t)
-	relay := httptest.NewServer(newRelay(&sessions{}))
+	relay := httptest.NewServer(newRelay(newSessions(t)))
 	t.Cleanup(relay.Close)
 	url := func(side, id string) string {
 		return fmt.Sprintf("ws://%s/mitm/%s?id=%s", relay.Listener.Addr(), side, id)

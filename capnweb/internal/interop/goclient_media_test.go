@@ -306,7 +306,7 @@ var mediaCases = []goCase{
 
 // heldBack gives a long stream to a reader that wants little of it.
 func heldBack(t *testing.T, ctx context.Context, api *capnweb.Stub) {
-	const chunk, total = 16 << 10, 8 << 20
+	const chunk, total = 16 << 10, 4 << 20
 	var made atomic.Int64
 	s := capnweb.NewSource(func(context.Context) (any, error) {
 		at := int(made.Load())

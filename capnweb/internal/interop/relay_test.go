@@ -19,7 +19,7 @@ func newRelay(seen *sessions) http.Handler { return peer.New(peer.Options{OnSess
 func TestRelay(t *testing.T) {
 	t.Parallel()
 	node := interop.Start(t)
-	seen := &sessions{}
+	seen := newSessions(t)
 	relay := httptest.NewServer(newRelay(seen))
 	t.Cleanup(relay.Close)
 

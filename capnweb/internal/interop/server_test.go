@@ -25,12 +25,31 @@ type sessions struct {
 	m  map[string]*capnweb.Session
 }
 
+// newSessions makes the record of a server's sessions. When the test ends, all of
+// them must have.
+func newSessions(t *testing.T) *sessions {
+	t.Helper()
+	ss := &sessions{m: map[string]*capnweb.Session{}}
+	t.Cleanup(func() {
+		timeout := time.NewTimer(10 * time.Second)
+		defer timeout.Stop()
+		ss.mu.Lock()
+		defer ss.mu.Unlock()
+		for name, s := range ss.m {
+			select {
+			case <-s.Done():
+			case <-timeout.C:
+				t.Errorf("the session %s has not ended with its client", name)
+				return
+			}
+		}
+	})
+	return ss
+}
+
 func (ss *sessions) add(r *http.Request, s *capnweb.Session) {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if ss.m == nil {
-		ss.m = map[string]*capnweb.Session{}
-	}
 	ss.m[r.URL.Path+"?"+r.FormValue("id")] = s
 }
 
@@ -58,7 +77,7 @@ func serveSuite(t *testing.T, version string) *goServer {
 	if version != "0.8.0" {
 		opts = append(opts, capnweb.WithNewerEncodings())
 	}
-	seen := &sessions{}
+	seen := newSessions(t)
 	h := &httprpc.Handler{
 		Main:      func(*http.Request) (any, error) { return newSuite(), nil },
 		OnSession: seen.add,

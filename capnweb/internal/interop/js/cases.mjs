@@ -559,7 +559,7 @@ add("writable stream that fails", async ({ api, own }) => {
 
 add("the reader holds the writer back", async ({ api, own }) => {
   const chunk = 16 << 10;
-  const total = 8 * MiB;
+  const total = 4 * MiB;
   let made = 0;
   const stream = new ReadableStream({
     pull(controller) {
