@@ -76,7 +76,7 @@ func (term *terminal) await(texts ...string) string {
 
 // TestAttach drives the stock terminal client as a person would.
 func TestAttach(t *testing.T) {
-	needRoot(t)
+	needSandboxes(t)
 	t.Parallel()
 	s := up(t, newHome(t))
 	binary := filepath.Join(s.home, "opencode", "1.18.33", "opencode")

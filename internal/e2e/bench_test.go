@@ -80,9 +80,7 @@ func must(tb testing.TB, err error) {
 // BenchmarkReady compares a cold `tongs up` (a home with nothing but the OpenCode binary) until it is
 // ready with a bare `opencode serve` until its first answer, in turn.
 func BenchmarkReady(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root")
-	}
+	needSandboxes(b)
 	binary := opencodetest.Binary(b)
 	var bare, ours []time.Duration
 	for b.Loop() {
@@ -103,9 +101,7 @@ func BenchmarkReady(b *testing.B) {
 // BenchmarkTool compares a tool call's time from start to end, as OpenCode records it, with the same
 // call of a bare OpenCode's own tools, and with the same work done directly on this machine.
 func BenchmarkTool(b *testing.B) {
-	if os.Geteuid() != 0 {
-		b.Skip("needs root")
-	}
+	needSandboxes(b)
 	const rounds = 30
 	bareURL, _ := bareOpenCode(b, opencodetest.Binary(b))
 	bare := &service{t: b, url: bareURL}

@@ -46,11 +46,24 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// needRoot skips a test that makes sandboxes where that cannot be done.
-func needRoot(t testing.TB) {
+// doctor says whether this machine can make sandboxes.
+var doctor = sync.OnceValue(func() result {
+	home, err := os.MkdirTemp("", "th")
+	if err != nil {
+		return result{code: 1, stderr: err.Error()}
+	}
+	defer os.RemoveAll(home)
+	cmd := exec.Command(filepath.Join(bin, "tongs"), "doctor")
+	cmd.Env = environ(home)
+	out, _ := cmd.CombinedOutput()
+	return result{code: cmd.ProcessState.ExitCode(), stdout: string(out)}
+})
+
+// needSandboxes skips a test where sandboxes cannot be made, with doctor's reason.
+func needSandboxes(t testing.TB) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: rootless sandboxes are not built yet")
+	if found := doctor(); found.code != 0 {
+		t.Skipf("sandboxes cannot be made here: %s%s", found.stdout, found.stderr)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 
 // TestService holds what can be shown on one running service: starting one costs seconds.
 func TestService(t *testing.T) {
-	needRoot(t)
+	needSandboxes(t)
 	t.Parallel()
 	const key = "sk-canary-5f0c9e1b7a"
 	s := up(t, newHome(t), withEnv("ANTHROPIC_API_KEY="+key, "GROQ_API_KEY="+key), withArgs("--opencode-config", families(t, key)))
@@ -294,7 +294,7 @@ func parent(pid string) string {
 
 // TestSurvivesKills ends each part with SIGKILL and goes on working in the same sandbox.
 func TestSurvivesKills(t *testing.T) {
-	needRoot(t)
+	needSandboxes(t)
 	t.Parallel()
 	home := newHome(t)
 	s := up(t, home)

@@ -75,6 +75,9 @@ func (f *Fleet) Recover(ctx context.Context) (int, error) {
 	defer f.mu.Unlock()
 	found := 0
 	for _, status := range all {
+		if status.Damaged != "" {
+			f.cfg.Logger.Warn("a sandbox cannot be used; its directory is kept", "sandbox", status.ID, "reason", status.Damaged)
+		}
 		k, ok := keyOf(status.Labels)
 		if !ok {
 			continue
