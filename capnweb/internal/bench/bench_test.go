@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -52,6 +53,7 @@ func BenchmarkInterop(b *testing.B) {
 			})
 		})
 	}
+	b.Run("batch_of_10", func(b *testing.B) { compare(b, servers, measureBatch) })
 	for _, row := range clientRows {
 		b.Run(row.name, func(b *testing.B) {
 			compare(b, servers, func(b *testing.B, s server) map[string]float64 { return row.measure(b, s) })
@@ -132,6 +134,43 @@ func (row clientRow) measure(b *testing.B, s server) map[string]float64 {
 		return map[string]float64{"MB/s": rate * mb, "peak-MB": peak, "cpu-µs/MB": perRun / mb}
 	}
 	return map[string]float64{row.unit: rate * row.scale, "cpu-µs": perRun / row.scale, "peak-MB": peak}
+}
+
+// measureBatch sends HTTP batches of ten calls, one after the other.
+func measureBatch(b *testing.B, s server) map[string]float64 {
+	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+	defer cancel()
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	cpu := s.cpu(b)
+	began := time.Now()
+	runs := 0
+	for ; runs == 0 || time.Since(began) < turn; runs++ {
+		if err := batchOfTen(ctx, client, "http://"+s.addr); err != nil {
+			b.Fatalf("%s: %v", s.name, err)
+		}
+	}
+	return map[string]float64{
+		"batches/s": float64(runs) / time.Since(began).Seconds(), "cpu-µs": micros(s.cpu(b)-cpu) / float64(runs),
+	}
+}
+
+func batchOfTen(ctx context.Context, client *http.Client, url string) error {
+	session := httprpc.NewBatch(ctx, url, &httprpc.BatchClientOptions{Client: client})
+	defer session.Close(nil)
+	api := session.Main()
+	defer api.Close()
+	var calls [10]*capnweb.Promise
+	for i := range calls {
+		calls[i] = api.Call("square", i)
+	}
+	for i, call := range calls {
+		n, err := capnweb.Await[int](ctx, call)
+		if err := expect(n, i*i, err); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func micros(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

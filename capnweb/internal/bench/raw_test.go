@@ -71,6 +71,11 @@ func TestClientRows(t *testing.T) {
 			t.Errorf("%s: %v", row.name, err)
 		}
 	}
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	if err := batchOfTen(ctx, client, "http://"+addr); err != nil {
+		t.Errorf("batch: %v", err)
+	}
 	// What was let go of last is still on its way.
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

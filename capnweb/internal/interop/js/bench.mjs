@@ -1,8 +1,8 @@
 // The reference's server for the benchmark: the object of conformancepeer -bench, on node, through
-// the library's own WebSocket session. Prints {"port":n,"pid":n}, serves until its stdin ends.
+// the library's own WebSocket session and batches. Prints {"port":n,"pid":n}, serves until its stdin ends.
 import http from "node:http";
 import WebSocket, { WebSocketServer } from "ws";
-import { RpcTarget, newWebSocketRpcSession } from "capnweb";
+import { RpcTarget, newWebSocketRpcSession, nodeHttpBatchRpcResponse } from "capnweb";
 
 globalThis.WebSocket = WebSocket;
 
@@ -72,7 +72,7 @@ class Api extends RpcTarget {
   }
 }
 
-const server = http.createServer((_, response) => response.writeHead(404).end());
+const server = http.createServer((request, response) => nodeHttpBatchRpcResponse(request, response, new Api()));
 new WebSocketServer({ server, maxPayload: messageLimit, perMessageDeflate: false }).on("connection", (ws) => {
   newWebSocketRpcSession(ws, new Api(), { limits: { maxMessageSize: messageLimit } });
 });
