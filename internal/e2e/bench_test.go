@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,9 +21,10 @@ import (
 )
 
 // bareOpenCode starts the same OpenCode as a person would without Tongs: `opencode serve` on this
-// machine, its own tools, the same scripted model. It returns its address and the time from the start
-// to the first answer of a route that needs the project (as a client's first request does).
-func bareOpenCode(b *testing.B, binary string) (url string, ready time.Duration) {
+// machine, its own tools, the same scripted model. It returns its address, the time from the start
+// to the first answer of a route that needs the project (as a client's first request does), and what
+// ends it.
+func bareOpenCode(b *testing.B, binary string) (url string, ready time.Duration, stop func()) {
 	b.Helper()
 	model := httptest.NewServer(scriptmodel.New(scriptmodel.Options{}))
 	b.Cleanup(model.Close)
@@ -54,7 +56,8 @@ func bareOpenCode(b *testing.B, binary string) (url string, ready time.Duration)
 	must(b, err)
 	began := time.Now()
 	must(b, cmd.Start())
-	b.Cleanup(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	stop = sync.OnceFunc(func() { cmd.Process.Signal(syscall.SIGTERM); cmd.Wait() })
+	b.Cleanup(stop)
 	lines := bufio.NewScanner(stdout)
 	for lines.Scan() && !strings.Contains(lines.Text(), "listening on") {
 	}
@@ -67,7 +70,7 @@ func bareOpenCode(b *testing.B, binary string) (url string, ready time.Duration)
 	response, err := client.Get(url + "/config")
 	must(b, err)
 	response.Body.Close()
-	return url, time.Since(began)
+	return url, time.Since(began), stop
 }
 
 func must(tb testing.TB, err error) {
@@ -84,7 +87,8 @@ func BenchmarkReady(b *testing.B) {
 	binary := opencodetest.Binary(b)
 	var bare, ours []time.Duration
 	for b.Loop() {
-		_, took := bareOpenCode(b, binary)
+		_, took, stop := bareOpenCode(b, binary)
+		stop()
 		bare = append(bare, took)
 		home := newHome(b)
 		began := time.Now()
@@ -103,7 +107,7 @@ func BenchmarkReady(b *testing.B) {
 func BenchmarkTool(b *testing.B) {
 	needSandboxes(b)
 	const rounds = 30
-	bareURL, _ := bareOpenCode(b, opencodetest.Binary(b))
+	bareURL, _, _ := bareOpenCode(b, opencodetest.Binary(b))
 	bare := &service{t: b, url: bareURL}
 	ours := up(b, newHome(b))
 	scratch := filepath.Join(b.TempDir(), "file")
