@@ -16,6 +16,7 @@ import (
 type inline struct {
 	// The session's lock guards these:
 	collecting bool     // the reader will look at next when it has read all there is
+	draining   bool     // it is running what is in next, and will look again
 	next       []runner // what it will run then
 
 	state   atomic.Int32
@@ -69,6 +70,7 @@ func (s *Session) endBatch() bool {
 	work := len(i.next) > 0
 	announced := i.collecting
 	i.collecting = false
+	i.draining = work
 	s.mu.Unlock()
 	if !work {
 		s.kick(announced, false)
@@ -177,6 +179,7 @@ func (s *Session) nextRunner() runner {
 	defer s.mu.Unlock()
 	i := &s.inline
 	if len(i.next) == 0 {
+		i.draining = false
 		return nil
 	}
 	r := i.next[0]
@@ -207,7 +210,7 @@ func (s *Session) handOver() {
 func (s *Session) offer(r runner) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.inline.collecting || len(s.inline.next) >= maxBatch || s.err != nil {
+	if !s.inline.collecting && !s.inline.draining || len(s.inline.next) >= maxBatch || s.err != nil {
 		return false
 	}
 	s.inline.next = append(s.inline.next, r)
