@@ -233,6 +233,37 @@ func TestDialContextEnds(t *testing.T) {
 	}
 }
 
+// TestPingBurst: of pings that come faster than answers can be written, the last is
+// answered in any case, and those that were overtaken cost nothing.
+func TestPingBurst(t *testing.T) {
+	t.Parallel()
+	var in []byte
+	for i := range 40 {
+		in = append(in, 0x89, 0x80|2, 0, 0, 0, 0, byte('0'+i/10), byte('0'+i%10))
+	}
+	in = append(in, "\x81\x82\x00\x00\x00\x00[]"...)
+	mine, theirs := net.Pipe()
+	tr := httprpc.NewSocket(theirs, bufio.NewReader(bytes.NewReader(in)), false, 1000)
+	if m, err := tr.ReadMessage(); err != nil || string(m) != "[]" { // all pings were read before it
+		t.Fatalf("%q, %v", m, err)
+	}
+	_ = mine.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for n := 1; ; n++ {
+		pong := make([]byte, 4)
+		if _, err := io.ReadFull(mine, pong); err != nil {
+			t.Fatalf("the last ping was not answered: %v", err)
+		}
+		if pong[0] != 0x8a || pong[1] != 2 || n > 2 {
+			t.Fatalf("answer %d: %q", n, pong)
+		}
+		if string(pong[2:]) == "39" {
+			break
+		}
+	}
+	_ = mine.Close()
+	_ = tr.Close(nil)
+}
+
 // FuzzFrames feeds bytes to the reading side of a WebSocket.
 func FuzzFrames(f *testing.F) {
 	for _, s := range []string{

@@ -45,7 +45,13 @@ type socket struct {
 	peerEnd chan struct{} // closed when reading has ended
 	heard   atomic.Int64  // frames
 	lost    atomic.Bool
-	ponging atomic.Bool
+
+	pong struct {
+		mu      sync.Mutex
+		running bool   // a goroutine answers pings
+		due     bool   // a ping is to be answered
+		payload []byte // its
+	}
 }
 
 var (
@@ -211,14 +217,7 @@ func (s *socket) readControl(h frameHeader) error {
 	}
 	switch h.op {
 	case opPing:
-		// One answer at a time: whoever sends pings without reading gets no more.
-		if s.ponging.CompareAndSwap(false, true) {
-			pong := append([]byte(nil), p...)
-			go func() {
-				s.control(opPong, pong)
-				s.ponging.Store(false)
-			}()
-		}
+		s.answerPing(p)
 	case opClose:
 		code, reason := statusNone, ""
 		if len(p) >= 2 {
@@ -228,6 +227,39 @@ func (s *socket) readControl(h frameHeader) error {
 		return &peerClosed{code, reason}
 	}
 	return nil
+}
+
+// answerPing has a ping answered without waiting. While an answer is being written,
+// only the latest of the pings that come is remembered (RFC 6455, 5.5.3 allows to
+// skip the others): whoever sends pings without reading costs no more than that.
+func (s *socket) answerPing(payload []byte) {
+	a := &s.pong
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.due = true
+	a.payload = append(a.payload[:0], payload...)
+	if !a.running {
+		a.running = true
+		go s.writePongs()
+	}
+}
+
+// writePongs answers pings until none is left.
+func (s *socket) writePongs() {
+	a := &s.pong
+	var buf [maxControl]byte
+	for {
+		a.mu.Lock()
+		if !a.due {
+			a.running = false
+			a.mu.Unlock()
+			return
+		}
+		a.due = false
+		n := copy(buf[:], a.payload)
+		a.mu.Unlock()
+		s.control(opPong, buf[:n])
+	}
 }
 
 // peerClosed is a close frame of the peer.
