@@ -19,7 +19,7 @@ var versions = []string{"0.12.0", "0.8.0"}
 // caseTime bounds one case, also with the race detector on a machine that is busy with other tests.
 const caseTime = 2 * time.Minute
 
-// jsCase is a case of js/cases.mjs.
+// jsCase is a case of js/cases-calls.mjs and js/cases-media.mjs.
 type jsCase struct {
 	Name  string `json:"name"`
 	Batch bool   `json:"batch"` // also works in one HTTP batch

@@ -17,7 +17,7 @@ import (
 )
 
 // Any value that we send comes back from the reference as it was. (The other
-// direction is the case "random values" of js/cases.mjs.)
+// direction is the case "random values" of js/cases-calls.mjs.)
 func TestRandomValues(t *testing.T) {
 	t.Parallel()
 	node := interop.Start(t)

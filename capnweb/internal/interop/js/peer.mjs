@@ -1,6 +1,6 @@
 // The JavaScript side of the interop tests, driven by the Go side: one JSON object per line on
 // stdin, one answer per line on stdout, in any order. It serves the object of api.mjs on a port
-// (first line out), and runs the cases of cases.mjs against a URL it is told.
+// (first line out), and runs the cases of cases-*.mjs against a URL it is told.
 //
 //   {"id":1,"do":"list","lib":"0.8.0"}                         the cases that version can do
 //   {"id":2,"do":"case","lib":"0.8.0","name":"call","url":…,"session":"x"}
@@ -19,8 +19,10 @@ import http from "node:http";
 import readline from "node:readline";
 import WebSocket, { WebSocketServer } from "ws";
 import { makeApi } from "./api.mjs";
-import * as cases from "./cases.mjs";
+import "./cases-calls.mjs";
+import "./cases-media.mjs";
 import { dial, idle, library, over } from "./session.mjs";
+import * as cases from "./suite.mjs";
 
 globalThis.WebSocket = WebSocket; // node 20 has none
 
