@@ -53,6 +53,8 @@ var escapes = []escape{
 	{name: "see the host's processes", attempt: "test $(ls -d /proc/[0-9]* | wc -l) -gt 40", control: "test $(ls -d /proc/[0-9]* | wc -l) -gt 40", onHost: true},
 	{name: "gain rights by running a program", attempt: "grep -q 'NoNewPrivs:.*0' /proc/self/status", control: "grep -q 'NoNewPrivs:.*0' /proc/self/status", onHost: true},
 	{name: "have capabilities", attempt: "grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -qv 0000000000000000", control: "grep -E 'Cap(Inh|Prm|Eff|Amb)' /proc/self/status | grep -qv 0000000000000000", onHost: true, root: true},
+	{name: "gain capabilities in a user namespace", attempt: "unshare -U true || unshare -Urmn mount -t tmpfs x /mnt", onHost: true},
+	{name: "allow itself user namespaces", attempt: "echo 9 > /proc/sys/user/max_user_namespaces", control: "unshare -Ur sh -c 'echo 9 > /proc/sys/user/max_user_namespaces'", onHost: true},
 	{name: "find set-user-id programs that count", attempt: "! grep -E ' / | /usr | /tmp | /dev/shm ' /proc/mounts | grep -qv nosuid; test $? -ne 0", control: "grep -E ' / ' /proc/mounts | grep -qv nosuid", onHost: true},
 	{name: "become root", attempt: "su -c true root </dev/null || sudo -n true || setpriv --reuid 0 true", control: "setpriv --reuid 1000 --clear-groups true", onHost: true, root: true},
 	{name: "read the host's shadow", attempt: "cat /etc/shadow", control: "cat /etc/shadow", onHost: true, root: true},

@@ -52,7 +52,7 @@ func enterRoot(plan Plan, fds []int) error {
 			return err
 		}
 	}
-	if err := allowLowPorts(); err != nil {
+	if err := configure(root); err != nil {
 		return err
 	}
 	if err := mask(root); err != nil {
@@ -225,15 +225,33 @@ func cover(root int, rel, with string, attr uint64) error {
 	return nil
 }
 
-// allowLowPorts lets everybody bind ports below 1024: they are the sandbox's own.
-func allowLowPorts() error {
-	fd, err := unix.Open("proc/sys/net/ipv4/ip_unprivileged_port_start", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil // an old kernel, or one without the setting: then low ports are refused
-	}
-	defer unix.Close(fd)
-	if _, err := unix.Write(fd, []byte("0")); err != nil {
-		return fail("allow low ports", err)
+// settings are numbers of the sandbox's own namespaces, written before /proc/sys can't be any more.
+var settings = []struct {
+	file, value, op string
+	optional        bool // an old kernel, or one without the setting, will do
+}{
+	// Everybody may bind ports below 1024: they are the sandbox's own. Without it, low ports are refused.
+	{"proc/sys/net/ipv4/ip_unprivileged_port_start", "0", "allow low ports", true},
+	// In a user namespace of its own a command would have every capability again, over new namespaces: the
+	// commonest road to faults of the kernel. The number is that of this user namespace, for all below it.
+	{"proc/sys/user/max_user_namespaces", "0", "forbid nested user namespaces", false},
+}
+
+// configure writes the settings.
+func configure(root int) error {
+	for _, s := range settings {
+		fd, err := unix.Openat(root, s.file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			if s.optional {
+				continue
+			}
+			return fail(s.op, err)
+		}
+		_, err = unix.Write(fd, []byte(s.value))
+		unix.Close(fd)
+		if err != nil {
+			return fail(s.op, err)
+		}
 	}
 	return nil
 }
