@@ -157,7 +157,7 @@ func TestFragments(t *testing.T) {
 	if rest := got.Got[1:]; len(rest) > 1 || len(rest) == 1 && !strings.HasPrefix(rest[0], `["abort",`) {
 		t.Errorf("after a binary message: %q, want an abort at most", rest)
 	}
-	equal(t, got.Pongs[len(got.Pongs)-1], "last")
+	equal(t, got.Pongs[len(got.Pongs)-1], "38")
 	equal(t, got.Code, 3000)
 }
 
