@@ -23,8 +23,9 @@ var layers = map[string][]string{
 	"capnweb/internal": {"capnweb/..."},
 
 	"sandbox":        {"capnweb"},
-	"internal/tool":  {"sandbox"},
-	"internal/guest": {"internal/tool", "sandbox", "capnweb"},
+	"internal/files": {},
+	"internal/tool":  {"internal/files", "sandbox"},
+	"internal/guest": {"internal/tool", "internal/files", "sandbox", "capnweb"},
 
 	"internal/image":  {"sandbox"},
 	"internal/driver": {"internal/image", "internal/guest", "sandbox"},

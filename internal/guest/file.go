@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -48,7 +49,7 @@ func notRegular(op, path string, mode uint32) error {
 // openRegular opens a file that exists, following links.
 func openRegular(op, path string, flags int, perm uint32) (*regular, error) {
 	var fd int
-	err := noEINTR(func() (err error) { fd, err = unix.Open(path, flags|openFlags, perm); return })
+	err := noEINTR(func() (err error) { fd, err = files.OpenFD(path, flags|openFlags, perm); return })
 	if err != nil {
 		return nil, pathError(op, path, err)
 	}
@@ -139,27 +140,14 @@ func version(st *unix.Stat_t) string {
 // lstat describes what a path names; follow says whether a last link is followed.
 func lstat(op, path string, follow bool) (sandbox.FileInfo, error) {
 	var st unix.Stat_t
-	stat := unix.Lstat
-	if follow {
-		stat = unix.Stat
-	}
-	if err := noEINTR(func() error { return stat(path, &st) }); err != nil {
+	if err := files.Status(path, follow, &st); err != nil {
 		return sandbox.FileInfo{}, pathError(op, path, err)
 	}
 	fi := info(path, &st)
 	if fi.Type == sandbox.TypeSymlink {
-		fi.Target, _ = readlink(path)
+		fi.Target, _ = files.Readlink(path)
 	}
 	return fi, nil
-}
-
-func readlink(path string) (string, error) {
-	buf := make([]byte, unix.PathMax)
-	n, err := unix.Readlink(path, buf)
-	if err != nil {
-		return "", err
-	}
-	return string(buf[:n]), nil
 }
 
 // openRead opens a file for reading at an offset; the second result is how many

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -84,7 +85,7 @@ func (l *lister) dir(path string, after []string) error {
 			}
 		}
 		var st unix.Stat_t
-		if unix.Lstat(path+name, &st) != nil {
+		if files.Status(path+name, false, &st) != nil {
 			continue // gone meanwhile
 		}
 		l.names = append(l.names, name)
@@ -94,7 +95,7 @@ func (l *lister) dir(path string, after []string) error {
 			}
 			fi := info(path+name, &st)
 			if fi.Type == sandbox.TypeSymlink {
-				fi.Target, _ = readlink(path + name)
+				fi.Target, _ = files.Readlink(path + name)
 			}
 			l.out.Entries = append(l.out.Entries, fi)
 			if len(l.out.Entries) == l.opts.Limit {
@@ -116,7 +117,7 @@ func (l *lister) dir(path string, after []string) error {
 
 // readNames reads a directory's names, sorted.
 func readNames(path string) ([]string, error) {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|openFlags, 0)
+	fd, err := files.OpenFD(path, unix.O_RDONLY|unix.O_DIRECTORY|openFlags, 0)
 	if err != nil {
 		return nil, err
 	}

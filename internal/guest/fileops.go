@@ -1,10 +1,7 @@
 package guest
 
 import (
-	"os"
-
-	"golang.org/x/sys/unix"
-
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -15,9 +12,9 @@ func (g *engine) mkdir(path string, parents bool) error {
 		return err
 	}
 	if parents {
-		return sandbox.FileError(op, os.MkdirAll(path, 0o777))
+		return sandbox.FileError(op, files.MkdirAll(path, 0o777))
 	}
-	return sandbox.FileError(op, os.Mkdir(path, 0o777))
+	return sandbox.FileError(op, files.Mkdir(path, 0o777))
 }
 
 func (g *engine) removeFile(path string, recursive bool) error {
@@ -27,13 +24,13 @@ func (g *engine) removeFile(path string, recursive bool) error {
 		return err
 	}
 	// Something must be there: RemoveAll alone is content with nothing.
-	if _, err := os.Lstat(path); err != nil {
+	if _, err := files.Lstat(path); err != nil {
 		return sandbox.FileError(op, err)
 	}
 	if recursive {
-		return sandbox.FileError(op, os.RemoveAll(path))
+		return sandbox.FileError(op, files.RemoveAll(path))
 	}
-	return sandbox.FileError(op, os.Remove(path))
+	return sandbox.FileError(op, files.Remove(path))
 }
 
 func (g *engine) rename(from, to string) error {
@@ -45,7 +42,7 @@ func (g *engine) rename(from, to string) error {
 	if to, err = g.path(op, to); err != nil {
 		return err
 	}
-	return sandbox.FileError(op, os.Rename(from, to))
+	return sandbox.FileError(op, files.Rename(from, to))
 }
 
 func (g *engine) chmod(path string, mode uint32) error {
@@ -57,10 +54,7 @@ func (g *engine) chmod(path string, mode uint32) error {
 	if mode&^0o7777 != 0 {
 		return sandbox.Errf(sandbox.CodeInvalidArgument, op, "the mode has more than permission bits", "")
 	}
-	if err := unix.Chmod(path, mode); err != nil {
-		return pathError(op, path, err)
-	}
-	return nil
+	return sandbox.FileError(op, files.Chmod(path, mode))
 }
 
 func (g *engine) symlink(target, path string) error {
@@ -69,5 +63,5 @@ func (g *engine) symlink(target, path string) error {
 	if err != nil {
 		return err
 	}
-	return sandbox.FileError(op, os.Symlink(target, path))
+	return sandbox.FileError(op, files.Symlink(target, path))
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -61,7 +62,7 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 		perm = opts.Mode
 	}
 	if !exists && opts.Parents {
-		if err := os.MkdirAll(parent(w.final), 0o777); err != nil {
+		if err := files.MkdirAll(parent(w.final), 0o777); err != nil {
 			return nil, sandbox.FileError(op, err)
 		}
 	}
@@ -72,7 +73,7 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 		// The right to write the old file is asked for, though it is not
 		// needed to replace it: read-only means read-only. A program that
 		// is running (ETXTBSY) may be replaced.
-		fd, err := unix.Open(w.final, unix.O_WRONLY|unix.O_NOFOLLOW|openFlags, 0)
+		fd, err := files.OpenFD(w.final, unix.O_WRONLY|unix.O_NOFOLLOW|openFlags, 0)
 		if err == nil {
 			unix.Close(fd)
 		} else if !errors.Is(err, unix.ETXTBSY) {
@@ -141,7 +142,7 @@ func parent(path string) string {
 // made.
 func followLinks(path string, st *unix.Stat_t) (final string, exists bool, err error) {
 	for range maxLinks {
-		err := noEINTR(func() error { return unix.Lstat(path, st) })
+		err := files.Status(path, false, st)
 		if errors.Is(err, unix.ENOENT) {
 			return path, false, nil
 		}
@@ -151,7 +152,7 @@ func followLinks(path string, st *unix.Stat_t) (final string, exists bool, err e
 		if st.Mode&unix.S_IFMT != unix.S_IFLNK {
 			return path, true, nil
 		}
-		to, err := readlink(path)
+		to, err := files.Readlink(path)
 		if err != nil {
 			return "", false, err
 		}
@@ -210,7 +211,7 @@ func (w *fileWriter) replace(op string) error {
 	defer w.g.replacing.Unlock()
 	if w.opts.IfVersion != "" {
 		var st unix.Stat_t
-		if err := unix.Lstat(w.final, &st); err != nil || version(&st) != w.opts.IfVersion {
+		if err := files.Status(w.final, false, &st); err != nil || version(&st) != w.opts.IfVersion {
 			return stale(w.path)
 		}
 	}
@@ -218,7 +219,11 @@ func (w *fileWriter) replace(op string) error {
 	if w.opts.Exclusive {
 		flags = unix.RENAME_NOREPLACE
 	}
-	if err := unix.Renameat2(unix.AT_FDCWD, w.temp, unix.AT_FDCWD, w.final, flags); err != nil {
+	if err := files.RenameWith(w.temp, w.final, flags); err != nil {
+		var le *os.LinkError
+		if errors.As(err, &le) {
+			err = le.Err
+		}
 		return pathError(op, w.path, err)
 	}
 	w.temp = ""
@@ -234,6 +239,6 @@ func (w *fileWriter) abort() {
 	w.done = true
 	w.f.Close()
 	if w.temp != "" {
-		_ = unix.Unlink(w.temp)
+		_ = files.Remove(w.temp)
 	}
 }

@@ -7,12 +7,14 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -54,10 +56,11 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 	if err != nil {
 		return nil, err
 	}
-	dir, err := g.workingDir(spec.Dir)
+	dir, opened, err := g.workingDir(spec.Dir)
 	if err != nil {
 		return nil, err
 	}
+	defer unix.Close(opened)
 	path, err := lookPath(spec.Argv[0], dir, env)
 	if err != nil {
 		return nil, err
@@ -71,7 +74,10 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 		terminal: spec.Terminal, log: newLog(spec.LogBytes, mode == sandbox.Lossless),
 		exited: make(chan struct{}), done: make(chan struct{}),
 	}
-	attr := &syscall.ProcAttr{Dir: dir, Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: cred}}
+	// The child changes to the very directory that was looked at, by the
+	// descriptor that it still has: a path could lead elsewhere by then, and by
+	// way of /proc/self/fd to whatever this process has open.
+	attr := &syscall.ProcAttr{Dir: "/proc/self/fd/" + strconv.Itoa(opened), Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: cred}}
 	if g.cfg.Cgroup.Version == 2 {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.cfg.Cgroup.DirFD
 	}
@@ -162,24 +168,23 @@ func (g *engine) credential(user string) (*syscall.Credential, error) {
 	return &syscall.Credential{Uid: u.UID, Gid: u.GID, Groups: u.Groups}, nil
 }
 
-func (g *engine) workingDir(dir string) (string, error) {
+func (g *engine) workingDir(dir string) (path string, opened int, err error) {
 	if dir == "" {
 		dir = g.cfg.Project
 	}
-	dir, err := g.path("start", dir)
-	if err != nil {
-		return "", err
+	if dir, err = g.path("start", dir); err != nil {
+		return "", -1, err
 	}
-	st, err := os.Stat(dir)
+	opened, err = files.OpenFD(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if errors.Is(err, unix.ENOTDIR) {
+		return "", -1, sandbox.Errf(sandbox.CodeNotDirectory, "start", fmt.Sprintf("the working directory %q is not a directory", dir), "")
+	}
 	if err != nil {
-		e := sandbox.FileError("start", err).(*sandbox.Error)
+		e := pathError("start", dir, err).(*sandbox.Error)
 		e.Message = "the working directory: " + e.Message
-		return "", e
+		return "", -1, e
 	}
-	if !st.IsDir() {
-		return "", sandbox.Errf(sandbox.CodeNotDirectory, "start", fmt.Sprintf("the working directory %q is not a directory", dir), "")
-	}
-	return dir, nil
+	return dir, opened, nil
 }
 
 // path makes a path absolute: relative ones are in the project.

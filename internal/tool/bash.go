@@ -2,6 +2,7 @@ package tool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -60,7 +62,9 @@ func bash(ctx context.Context, r *run, a *args) (Result, error) {
 	if err := r.askBash(ctx, command, dir); err != nil {
 		return Result{}, err
 	}
-	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+	if st, err := files.Stat(dir); errors.Is(err, files.ErrMagicLink) {
+		return Result{}, fail(err, "The working directory %s cannot be used: %v.", dir, files.ErrMagicLink)
+	} else if err != nil || !st.IsDir() {
 		return Result{}, failf(sandbox.CodeFileNotFound, "The working directory %s does not exist or is not a directory.", dir)
 	}
 	b := &bashRun{r: r}
@@ -71,6 +75,7 @@ func bash(ctx context.Context, r *run, a *args) (Result, error) {
 		Dir:     dir,
 		Env:     r.Environ,
 		Timeout: timeout + timeoutGrace,
+		Notices: true,
 	}, b.write)
 	b.stop()
 	if ctx.Err() != nil {
@@ -169,7 +174,7 @@ func shownTail(text string) string {
 func (b *bashRun) result(command string, exit Exit, timeout time.Duration) Result {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var notes []string
+	notes := exit.Notices
 	if exit.TimedOut {
 		notes = append(notes, fmt.Sprintf("shell tool terminated command after exceeding timeout %d ms. If this command is expected to take longer and is not waiting for interactive input, retry with a larger timeout value in milliseconds.", timeout.Milliseconds()))
 	} else if exit.Signal != "" {
@@ -227,7 +232,7 @@ func (r *run) askBash(ctx context.Context, command, dir string) error {
 				if r.inside(path) {
 					continue
 				}
-				if st, err := os.Stat(path); err != nil || !st.IsDir() {
+				if st, err := files.Stat(path); err != nil || !st.IsDir() {
 					path = filepath.Dir(path)
 				}
 				outside.add(path)

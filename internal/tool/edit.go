@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"strings"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -66,7 +66,9 @@ func edit(ctx context.Context, r *run, a *args) (Result, error) {
 
 // editNew makes a file of new; it must not be there.
 func editNew(path, new string) (c change, after string, err error) {
-	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := files.Lstat(path); errors.Is(err, files.ErrMagicLink) {
+		return c, "", writeError("write", path, err)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return c, "", failf(sandbox.CodeFileExists, "oldString cannot be empty when editing an existing file. Provide the exact text to replace, or use write for an intentional full-file replacement.")
 	}
 	text, bom := splitBOM(new)

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"os"
 	"syscall"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -28,7 +28,7 @@ type reader struct {
 // it opens, since opening some devices does something, and after, since the
 // path may have changed hands.
 func openRegular(ctx context.Context, path string) (*reader, fs.FileInfo, error) {
-	st, err := os.Stat(path)
+	st, err := files.Stat(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -41,13 +41,7 @@ func openRegular(ctx context.Context, path string) (*reader, fs.FileInfo, error)
 
 // openFile opens a regular file that is known to be one, and makes sure.
 func openFile(ctx context.Context, path string, flags int) (f *reader, err error) {
-	var fd int
-	for {
-		fd, err = syscall.Open(path, flags|syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY|syscall.O_CLOEXEC, 0)
-		if err != syscall.EINTR {
-			break
-		}
-	}
+	fd, err := files.OpenFD(path, flags|syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
@@ -127,6 +121,9 @@ func readError(path string, err error) error {
 	var known *sandbox.Error
 	if errors.As(err, &known) {
 		return known
+	}
+	if errors.Is(err, files.ErrMagicLink) {
+		return fail(err, "Cannot read %s: %v", path, files.ErrMagicLink)
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {

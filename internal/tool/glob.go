@@ -2,9 +2,11 @@ package tool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -33,6 +35,9 @@ func glob(ctx context.Context, r *run, a *args) (Result, error) {
 		return Result{}, err
 	}
 	if err != nil {
+		if errors.Is(err, files.ErrMagicLink) {
+			return Result{}, readError(root, err)
+		}
 		return Result{}, fail(err, "glob path does not exist or cannot be read: %s", root)
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)

@@ -2,12 +2,14 @@ package tool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"regexp"
 	"regexp/syntax"
 	"strings"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -53,6 +55,9 @@ func grep(ctx context.Context, r *run, a *args) (Result, error) {
 		return Result{}, err
 	}
 	if serr != nil {
+		if errors.Is(serr, files.ErrMagicLink) {
+			return Result{}, readError(root, serr)
+		}
 		return Result{}, fail(serr, "grep path does not exist or cannot be read: %s", root)
 	}
 	if !isDir && !st.Mode().IsRegular() {

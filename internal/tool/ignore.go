@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/tongs-dev/tongs/internal/files"
 )
 
 // What a search leaves out, by ripgrep's rules (ripgrep's GUIDE.md, "Automatic
@@ -42,7 +44,7 @@ func (l patternList) judge(rel, name string, isDir bool) verdict {
 }
 
 func readPatterns(ctx context.Context, path string) patternList {
-	st, err := os.Stat(path)
+	st, err := files.Stat(path)
 	if err != nil || !st.Mode().IsRegular() {
 		return nil
 	}
@@ -101,7 +103,7 @@ func rulesAbove(ctx context.Context, dir string) *dirRules {
 		above = rulesAbove(ctx, parent)
 	}
 	return rulesOf(ctx, dir, above, func(name string) bool {
-		_, err := os.Lstat(filepath.Join(dir, name))
+		_, err := files.Lstat(filepath.Join(dir, name))
 		return err == nil
 	})
 }
@@ -201,7 +203,7 @@ func (r *run) variable(name string) string {
 
 // excludesFile finds the setting in a git configuration file.
 func excludesFile(ctx context.Context, path string) string {
-	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() {
+	if st, err := files.Stat(path); err != nil || !st.Mode().IsRegular() {
 		return ""
 	}
 	data, err := readWhole(ctx, path, maxIgnoreFile)

@@ -2,11 +2,12 @@ package tool
 
 import (
 	"context"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/tongs-dev/tongs/internal/files"
 )
 
 const (
@@ -69,7 +70,7 @@ func (r *run) instructions(ctx context.Context, path string) []instruction {
 	for dir := filepath.Dir(path); dir != r.Directory && contains(r.Directory, dir); dir = filepath.Dir(dir) {
 		for _, name := range instructionNames {
 			file := filepath.Join(dir, name)
-			st, err := os.Stat(file)
+			st, err := files.Stat(file)
 			if err != nil || !st.Mode().IsRegular() {
 				continue
 			}

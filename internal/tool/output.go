@@ -2,6 +2,8 @@ package tool
 
 import (
 	"bytes"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -11,6 +13,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/tongs-dev/tongs/internal/files"
 )
 
 // What is kept of outputs too long for an answer.
@@ -28,11 +32,13 @@ var sweeping sync.Mutex
 
 // newOutput makes a file for the full output of a call, after making room.
 func (r *run) newOutput() (*os.File, error) {
-	if err := os.MkdirAll(r.OutputDir, 0o755); err != nil {
+	if err := files.MkdirAll(r.OutputDir, 0o755); err != nil {
 		return nil, err
 	}
 	sweep(r.OutputDir, time.Now())
-	return os.CreateTemp(r.OutputDir, "tool_"+r.name+"_*.txt")
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	return files.OpenFile(filepath.Join(r.OutputDir, "tool_"+r.name+"_"+hex.EncodeToString(id[:])+".txt"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // saveOutput keeps a text and gives the path of its file; "" when there is no
@@ -47,7 +53,7 @@ func (r *run) saveOutput(text []byte) string {
 		err = cerr
 	}
 	if err != nil {
-		_ = os.Remove(f.Name())
+		_ = files.Remove(f.Name())
 		return ""
 	}
 	return f.Name()
@@ -58,7 +64,7 @@ func (r *run) saveOutput(text []byte) string {
 func sweep(dir string, now time.Time) {
 	sweeping.Lock()
 	defer sweeping.Unlock()
-	entries, err := os.ReadDir(dir)
+	entries, err := files.ReadDir(dir)
 	if err != nil {
 		return
 	}
@@ -71,7 +77,7 @@ func sweep(dir string, now time.Time) {
 		switch {
 		case err != nil:
 		case now.Sub(st.ModTime()) > keepFor:
-			_ = os.Remove(filepath.Join(dir, e.Name()))
+			_ = files.Remove(filepath.Join(dir, e.Name()))
 		default:
 			kept = append(kept, st)
 		}
@@ -80,7 +86,7 @@ func sweep(dir string, now time.Time) {
 	var total int64
 	for i, st := range kept {
 		if total += st.Size(); total > keepBytes || i >= keepFiles {
-			_ = os.Remove(filepath.Join(dir, st.Name()))
+			_ = files.Remove(filepath.Join(dir, st.Name()))
 		}
 	}
 }
@@ -227,7 +233,7 @@ func (c *capture) close(needed bool) string {
 	}
 	_ = c.file.Close()
 	if c.broken != nil && !errors.Is(c.broken, errFull) {
-		_ = os.Remove(c.file.Name())
+		_ = files.Remove(c.file.Name())
 		return ""
 	}
 	return c.file.Name()

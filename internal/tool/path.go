@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/tongs-dev/tongs/internal/files"
 )
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
@@ -61,7 +63,7 @@ func realPath(path string) string {
 			return filepath.Join(real, rest)
 		}
 		// A link to something that isn't there: what would be made is its target.
-		if target, err := os.Readlink(dir); err == nil && os.IsNotExist(statErr(dir)) {
+		if target, err := files.Readlink(dir); err == nil && os.IsNotExist(statErr(dir)) {
 			if !filepath.IsAbs(target) {
 				target = filepath.Join(filepath.Dir(dir), target)
 			}
@@ -75,7 +77,7 @@ func realPath(path string) string {
 	}
 }
 
-func statErr(path string) error { _, err := os.Stat(path); return err }
+func statErr(path string) error { _, err := files.Stat(path); return err }
 
 // askExternal asks for the permission external_directory when a path is outside
 // the project, as it is written or as its links resolve. isDir says that the

@@ -9,10 +9,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -57,14 +57,14 @@ func list(ctx context.Context, r *run, a *args) (Result, error) {
 	if dir != "" {
 		path = r.resolve(dir)
 	}
-	if st, err := os.Stat(path); err == nil && !st.IsDir() {
+	if st, err := files.Stat(path); err == nil && !st.IsDir() {
 		return Result{}, failf(sandbox.CodeNotDirectory, "Path is a file, not a directory: %s. Use read for files.", path)
 	}
 	return r.read(ctx, path, max(offset, 1), limit)
 }
 
 func (r *run) read(ctx context.Context, path string, offset, limit int64) (Result, error) {
-	st, serr := os.Stat(path)
+	st, serr := files.Stat(path)
 	isDir := serr == nil && st.IsDir()
 	if err := r.askExternal(ctx, path, isDir); err != nil {
 		return Result{}, err

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/tongs-dev/tongs/internal/files"
 )
 
 // maxEntries bounds the entries of a directory that are looked at.
@@ -19,7 +20,7 @@ const maxEntries = 500_000
 
 // dirNames reads a directory, sorted by name.
 func dirNames(ctx context.Context, dir string) ([]fs.DirEntry, error) {
-	f, err := os.Open(dir)
+	f, err := files.Open(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (r *run) readDir(ctx context.Context, path string, offset, limit int64) (Re
 		name := clean(e.Name())
 		isDir := e.IsDir()
 		if e.Type()&fs.ModeSymlink != 0 {
-			st, err := os.Stat(filepath.Join(path, e.Name()))
+			st, err := files.Stat(filepath.Join(path, e.Name()))
 			isDir = err == nil && st.IsDir()
 		}
 		if isDir {

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -51,7 +52,7 @@ func commit(ctx context.Context, changes []change) error {
 	}
 	for _, u := range done {
 		if u.backup != "" {
-			_ = os.Remove(u.backup)
+			_ = files.Remove(u.backup)
 		}
 	}
 	return nil
@@ -85,14 +86,14 @@ type undo struct {
 func (u undo) roll() {
 	switch {
 	case u.backup != "":
-		_ = os.Rename(u.backup, u.path)
+		_ = files.Rename(u.backup, u.path)
 	case u.made:
-		_ = os.Remove(u.path)
+		_ = files.Remove(u.path)
 	case u.old != nil:
 		_ = writeInPlace(u.path, u.old, 0)
 	}
 	for _, dir := range slices.Backward(u.dirs) {
-		_ = os.Remove(dir) // fails when somebody else put something there
+		_ = files.Remove(dir) // fails when somebody else put something there
 	}
 }
 
@@ -111,13 +112,13 @@ func (c change) apply(undoable bool) (u undo, err error) {
 		// What goes is the name: of a link the link, as rm does.
 		u.path = c.path
 		backup := sibling(c.path)
-		if err = os.Rename(c.path, backup); err != nil {
+		if err = files.Rename(c.path, backup); err != nil {
 			return undo{}, writeError("delete", c.path, err)
 		}
 		u.backup = backup
 		return u, nil
 	}
-	st, err := os.Stat(u.path)
+	st, err := files.Stat(u.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if u.dirs, err = makeDirs(filepath.Dir(u.path)); err == nil {
@@ -131,18 +132,18 @@ func (c change) apply(undoable bool) (u undo, err error) {
 	default:
 		backup := sibling(u.path)
 		temp, terr := writeTemp(u.path, c.new, st.Mode().Perm())
-		if terr == nil && !undoable && os.Rename(temp, u.path) == nil {
+		if terr == nil && !undoable && files.Rename(temp, u.path) == nil {
 			return u, nil
 		}
-		if terr == nil && undoable && os.Link(u.path, backup) == nil {
-			if err = os.Rename(temp, u.path); err == nil {
+		if terr == nil && undoable && files.Link(u.path, backup) == nil {
+			if err = files.Rename(temp, u.path); err == nil {
 				u.backup = backup
 				return u, nil
 			}
-			_ = os.Remove(backup)
+			_ = files.Remove(backup)
 		}
 		if temp != "" {
-			_ = os.Remove(temp)
+			_ = files.Remove(temp)
 		}
 		// No room for a second copy, a directory we may not write, a mount point.
 		if errors.Is(terr, syscall.ENOSPC) || errors.Is(terr, syscall.EDQUOT) {
@@ -162,10 +163,10 @@ func (c change) apply(undoable bool) (u undo, err error) {
 func placeNew(path string, data []byte, mode fs.FileMode) error {
 	temp, err := writeTemp(path, data, mode)
 	if err == nil {
-		if err = os.Rename(temp, path); err == nil {
+		if err = files.Rename(temp, path); err == nil {
 			return nil
 		}
-		_ = os.Remove(temp)
+		_ = files.Remove(temp)
 	}
 	return err
 }
@@ -173,7 +174,7 @@ func placeNew(path string, data []byte, mode fs.FileMode) error {
 // writeTemp writes data beside path. A mode of 0 is what the umask leaves.
 func writeTemp(path string, data []byte, mode fs.FileMode) (string, error) {
 	temp := sibling(path)
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := files.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return "", err
 	}
@@ -185,7 +186,7 @@ func writeTemp(path string, data []byte, mode fs.FileMode) (string, error) {
 		err = cerr
 	}
 	if err != nil {
-		_ = os.Remove(temp)
+		_ = files.Remove(temp)
 		return "", err
 	}
 	return temp, nil
@@ -195,7 +196,7 @@ func writeInPlace(path string, data []byte, mode fs.FileMode) error {
 	if mode == 0 {
 		mode = 0o666
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK|syscall.O_NOCTTY, mode)
+	f, err := files.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|syscall.O_NONBLOCK|syscall.O_NOCTTY, mode)
 	if err != nil {
 		return err
 	}
@@ -229,19 +230,22 @@ func renameKeeps(path string, st fs.FileInfo) bool {
 // makeDirs makes a directory and those above it and tells which it made.
 func makeDirs(dir string) (made []string, err error) {
 	for missing := dir; ; missing = filepath.Dir(missing) {
-		if _, err := os.Lstat(missing); err == nil || !errors.Is(err, fs.ErrNotExist) {
+		if _, err := files.Lstat(missing); err == nil || !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 		made = append(made, missing)
 	}
 	slices.Reverse(made)
-	return made, os.MkdirAll(dir, 0o777)
+	return made, files.MkdirAll(dir, 0o777)
 }
 
 func writeError(verb, path string, err error) error {
 	var known *sandbox.Error
 	if errors.As(err, &known) {
 		return known
+	}
+	if errors.Is(err, files.ErrMagicLink) {
+		return fail(err, "Cannot %s %s: %v", verb, path, files.ErrMagicLink)
 	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
@@ -310,7 +314,7 @@ func release(key string, held bool) {
 }
 
 func statMode(path string) (fs.FileMode, error) {
-	st, err := os.Stat(path)
+	st, err := files.Stat(path)
 	if err != nil {
 		return 0, err
 	}

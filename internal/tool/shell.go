@@ -2,8 +2,9 @@ package tool
 
 import (
 	"context"
-	"os"
 	"time"
+
+	"github.com/tongs-dev/tongs/internal/files"
 )
 
 // Shell runs commands for the tools. It is the only way in which this package
@@ -29,6 +30,7 @@ type Command struct {
 	Dir     string        // absolute
 	Env     []string      // as in os.Environ
 	Timeout time.Duration // none if 0
+	Notices bool          // the caller passes Exit.Notices on
 }
 
 // Exit is how a command ended. Exactly one of Code and Signal is set, except
@@ -37,6 +39,11 @@ type Exit struct {
 	Code     *int   // exit code
 	Signal   string // name of the signal that ended it, "SIGKILL"
 	TimedOut bool   // it was killed after Command.Timeout
+
+	// Notices are facts about the sandbox that whoever asked for the command
+	// should be told: that what earlier commands left running was ended, say.
+	// Only a command with Command.Notices gets them.
+	Notices []string
 }
 
 // shellPath gives the shell that bash runs.
@@ -45,7 +52,7 @@ func (r *run) shellPath() string {
 		return r.Bash
 	}
 	for _, path := range []string{"/bin/bash", "/usr/bin/bash"} {
-		if st, err := os.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
+		if st, err := files.Stat(path); err == nil && st.Mode().IsRegular() && st.Mode()&0o111 != 0 {
 			return path
 		}
 	}

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -70,7 +70,7 @@ func (w *walker) dir(dir string, rules *dirRules, depth int, visit func(string) 
 	if err := w.ctx.Err(); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(dir)
+	entries, err := files.ReadDir(dir)
 	if err != nil && len(entries) == 0 {
 		return nil // not ours to read, or gone: left out, as ripgrep is told to
 	}
@@ -153,6 +153,6 @@ func (r *run) searchDir(arg string) (path string, st fs.FileInfo, err error) {
 	if arg != "" {
 		path = r.resolve(arg)
 	}
-	st, err = os.Stat(path)
+	st, err = files.Stat(path)
 	return filepath.Clean(path), st, err
 }
