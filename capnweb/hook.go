@@ -193,13 +193,15 @@ func (h *valueHook) follow(path []key) (v any, r hook, rest []key, err error) {
 			}
 			return nil, cur, append(x.path[:len(x.path):len(x.path)], path[i:]...), nil
 		}
+		if !k.isNum && onPrototype(k.name) {
+			v = any(Undefined) // whatever it is a property of
+			continue
+		}
 		switch x := v.(type) {
 		case Object:
 			v = any(Undefined)
-			if !onPrototype(k.name) || k.isNum {
-				if m, ok := x.Get(k.String()); ok {
-					v = m
-				}
+			if m, ok := x.Get(k.String()); ok {
+				v = m
 			}
 		case []any:
 			v = any(Undefined)
@@ -208,9 +210,7 @@ func (h *valueHook) follow(path []key) (v any, r hook, rest []key, err error) {
 			}
 		case UndefinedType:
 			return nil, nil, nil, typeErrorf("undefined is not an object (evaluating 'value[part]')")
-		case nil:
-			return nil, nil, nil, typeErrorf("null is not an object (evaluating 'value[part]')")
-		default:
+		default: // null among them
 			v = any(Undefined)
 		}
 	}
@@ -256,8 +256,11 @@ func (h *valueHook) get(path []key) hook {
 	return hookOf(part)
 }
 
-func (h *valueHook) call(path []key, args *payload) hook {
-	_, r, rest, err := h.follow(path)
+func (h *valueHook) call(path []key, args *payload) hook { return h.callPart(path, 0, args) }
+
+// callPart calls what path leads to, whose first n elements led to h.
+func (h *valueHook) callPart(path []key, n int, args *payload) hook {
+	_, r, rest, err := h.follow(path[n:])
 	switch {
 	case err != nil:
 		args.close()
@@ -267,6 +270,19 @@ func (h *valueHook) call(path []key, args *payload) hook {
 	}
 	args.close()
 	return errorHook{notAFunction(path)}
+}
+
+// callBelow calls what path leads to, whose first n elements led to h. Errors name all of path.
+func callBelow(h hook, path []key, n int, args *payload) hook {
+	switch x := final(h).(type) {
+	case *valueHook:
+		return x.callPart(path, n, args)
+	case *deferred:
+		r := newDeferred()
+		x.when(func(h hook) { r.resolve(callBelow(h, path, n, args)) })
+		return r
+	}
+	return h.call(path[n:], args)
 }
 
 func notAFunction(path []key) error {

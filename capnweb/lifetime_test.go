@@ -443,13 +443,13 @@ func TestLocalStub(t *testing.T) {
 	want[int](t, 1)(capnweb.Await[int](ctx, o.Get("n")))
 	want[int](t, 6)(capnweb.Call[int](ctx, o.Get("list", 1), "f", 5))
 	want[int](t, 6)(capnweb.Call[int](ctx, o.Get("list", "1"), "f", 5))
-	for _, path := range [][]any{{"missing"}, {"constructor"}, {"toString"}, {"list", -1}, {"list", 9}, {"list", "01"}, {"list", "length"}, {"n", "x"}} {
+	for _, path := range [][]any{{"missing"}, {"constructor"}, {"toString"}, {"list", -1}, {"list", 9}, {"list", "01"}, {"list", "length"}, {"n", "x"}, {"nul", "x"}} {
 		v, err := capnweb.Await[capnweb.Value](ctx, o.Get(path...))
 		if err != nil || v.V != any(capnweb.Undefined) {
 			t.Errorf("%v: %v, %v", path, v.V, err)
 		}
 	}
-	for _, path := range [][]any{{"missing", "x"}, {"nul", "x"}} {
+	for _, path := range [][]any{{"missing", "x"}, {"nul", "x", "y"}} {
 		if _, err := capnweb.Await[any](ctx, o.Get(path...)); err == nil {
 			t.Errorf("%v: no error", path)
 		}

@@ -300,10 +300,13 @@ func (e *encoder) result(kind string, id int64, v any) error {
 func (s *Session) receiveResult(id int64, n int32, reject bool) error {
 	s.mu.Lock()
 	e := s.imports[id]
+	s.mu.Unlock()
+	if e == nil && reject {
+		return nil // of something we gave up: the reference does not look at it either
+	}
 	if e != nil && !e.promise {
 		e = nil
 	}
-	s.mu.Unlock()
 	p, err := evaluate(&s.in, n, s, &s.limits, s, 0)
 	if err != nil {
 		return err

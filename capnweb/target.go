@@ -250,11 +250,15 @@ func (t *Target) call(path []key, args *payload) hook {
 		m = t.fn
 	default:
 		m = t.lookup(path[0])
-		if m != nil && (m.getter || len(path) > 1) {
+		if m != nil && m.getter {
 			h := t.getFrom(args.origin, path[:1])
-			r := h.call(path[1:], args)
+			r := callBelow(h, path, 1, args)
 			h.close()
 			return r
+		}
+		if m != nil && len(path) > 1 {
+			args.close()
+			return errorHook{notAFunction(path)}
 		}
 	}
 	if m == nil {
