@@ -36,6 +36,8 @@ const (
 	quickRuns = 16
 	// quickTime is what quick means.
 	quickTime = 20 * time.Microsecond
+	// slowTime is what the system alone does not explain.
+	slowTime = time.Millisecond
 	// watchInterval is how often the monitor looks for readers that are kept from
 	// reading; after one to two intervals, another goroutine reads.
 	watchInterval = time.Millisecond
@@ -220,15 +222,21 @@ func (s *Session) offer(r runner) bool {
 // quick reports whether a method has proven to be quick.
 func (m *method) quick() bool { return m.streak.Load() >= quickRuns }
 
-// took notes how long a run took.
+// took notes how long a run took. A run now and then that was merely interrupted
+// by the system does not count much; one that really waited starts the count anew.
 func (m *method) took(d time.Duration) {
-	if d > quickTime {
-		if m.streak.Load() != 0 {
-			m.streak.Store(0)
-		}
-	} else if m.streak.Load() < quickRuns {
-		m.streak.Add(1)
+	n := m.streak.Load()
+	switch {
+	case d > slowTime:
+		n = 0
+	case d > quickTime:
+		n = max(0, n-quickRuns)
+	case n < 4*quickRuns:
+		n++
+	default:
+		return
 	}
+	m.streak.Store(n)
 }
 
 func (l *lane) runAlone() { l.drain() }
