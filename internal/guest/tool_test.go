@@ -326,3 +326,31 @@ func TestRunOfAnEarlierGuest(t *testing.T) {
 		}
 	}
 }
+
+// The instructions of a directory go along with the first file that a session
+// reads there.
+func TestInstructionsGoAlongOnce(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	ctx := b.context()
+	if err := os.Mkdir(b.path("part"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"part/AGENTS.md": "Use tabs here.\n", "part/a.txt": "a\n", "part/b.txt": "b\n"} {
+		if err := os.WriteFile(b.path(name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, step := range []struct {
+		session, file string
+		told          bool
+	}{{"ses_1", "part/a.txt", true}, {"ses_1", "part/b.txt", false}, {"ses_2", "part/b.txt", true}} {
+		res, err := b.RunTool(ctx, sandbox.ToolCall{Name: "read", CallID: string(rune('a' + i)), SessionID: step.session, Args: map[string]any{"filePath": step.file}}, sandbox.ToolHooks{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(res.Output, "Use tabs here.") != step.told {
+			t.Errorf("%+v: %s", step, res.Output)
+		}
+	}
+}
