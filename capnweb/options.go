@@ -69,6 +69,7 @@ type options struct {
 	ctx        context.Context
 	newer      bool
 	batch      bool
+	eagerGets  bool
 	errorHook  func(*Error) *Error
 	observer   Observer
 	closeGrace time.Duration
@@ -93,6 +94,11 @@ func WithNewerEncodings() Option { return func(o *options) { o.newer = true } }
 // WithoutStreams makes the session refuse to send streams and blobs, for transports
 // on which the peer cannot acknowledge them.
 func WithoutStreams() Option { return func(o *options) { o.batch = true } }
+
+// WithEagerGets makes [Stub.Get] and [Promise.Get] send the read of a property of
+// the peer's at once, as Call does, for transports on which nothing can be asked later.
+// The promises they return are then independent of what they were made from.
+func WithEagerGets() Option { return func(o *options) { o.eagerGets = true } }
 
 // WithErrorHook has f see every error before it is sent. What it returns is sent
 // instead, with its Stack; when it returns nil, the error is sent as it is, without a stack.

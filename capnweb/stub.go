@@ -152,6 +152,12 @@ func (r *ref) get(path []any) *Promise {
 			return newPromise(errorHook{typeErrorf("a path element must be a string or an int, not %T", x)})
 		}
 	}
+	if h, err := p.parent.current(); err == nil && len(p.path) > 0 {
+		if e, ok := final(h).(*importEntry); ok && e.s.opts.eagerGets {
+			e.s.waitForRoom()
+			return newPromise(e.get(p.path))
+		}
+	}
 	return p
 }
 
@@ -203,8 +209,8 @@ func (s *Stub) Call(method string, args ...any) *Promise {
 }
 
 // Get refers to a property, or an element of an array: each path element is a
-// string or an int. Nothing is sent until the property is used. It borrows
-// the stub, which must stay open meanwhile.
+// string or an int. Nothing is sent until the property is used (but see
+// [WithEagerGets]). It borrows the stub, which must stay open meanwhile.
 func (s *Stub) Get(path ...any) *Promise { return s.get(path) }
 
 // Send makes a call whose result nobody wants. The error says only whether the

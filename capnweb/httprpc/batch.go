@@ -201,8 +201,8 @@ type BatchClientOptions struct {
 	Session []capnweb.Option
 }
 
-// NewBatch makes a session that is one HTTP request. Calls are recorded until
-// the first result is awaited; then all are sent, with the wish for the results of
+// NewBatch makes a session that is one HTTP request. Calls and reads of properties
+// are recorded until the first result is awaited; then all are sent, with the wish for the results of
 // all promises that are still open. When the answer has come the session is over,
 // but the results stay available. Streams, blobs and calls from the server cannot work in
 // a batch. ctx bounds the request.
@@ -215,7 +215,7 @@ func NewBatch(ctx context.Context, url string, opts *BatchClientOptions) *capnwe
 		ctx: ctx, cancel: cancel, url: url, opts: opts,
 		answer: make(chan struct{}), ready: make(chan struct{}),
 	}
-	t.s = capnweb.NewSession(t, nil, append(opts.Session[:len(opts.Session):len(opts.Session)], capnweb.WithoutStreams())...)
+	t.s = capnweb.NewSession(t, nil, append(opts.Session[:len(opts.Session):len(opts.Session)], capnweb.WithoutStreams(), capnweb.WithEagerGets())...)
 	close(t.ready)
 	return t.s
 }

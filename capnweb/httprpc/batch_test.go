@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -133,6 +134,47 @@ func TestBatchClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-s.Done()
+}
+
+// TestBatchProperties: properties that were referred to before the first result
+// was awaited come with the batch, also those of promises.
+func TestBatchProperties(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int64
+	url := batchServer(t, &httprpc.Handler{Main: func(*http.Request) (any, error) {
+		requests.Add(1)
+		config := func() any { return map[string]any{"name": "x", "deep": map[string]any{"list": []int{10, 20}}} }
+		return capnweb.NewTarget(capnweb.Methods{
+			"config": capnweb.Getter(config),
+			"load":   config,
+			"add":    func(a, b int) int { return a + b },
+		}), nil
+	}})
+	ctx := testContext(t)
+	s := httprpc.NewBatch(ctx, url, nil)
+	defer s.Close(nil)
+	main := s.Main()
+	name, list, missing := main.Get("config", "name"), main.Get("config").Get("deep", "list"), main.Get("missing")
+	below := main.Call("load").Get("deep").Get("list", 1)
+	sum := main.Call("add", main.Get("config", "deep", "list", 0), below)
+	if got, err := capnweb.Await[string](ctx, name); err != nil || got != "x" {
+		t.Error(got, err)
+	}
+	if got, err := capnweb.Await[[]int](ctx, list); err != nil || len(got) != 2 {
+		t.Error(got, err)
+	}
+	if got, err := capnweb.Await[capnweb.Value](ctx, missing); err != nil || got.V != any(capnweb.Undefined) {
+		t.Error(got, err)
+	}
+	if got, err := capnweb.Await[int](ctx, below); err != nil || got != 20 {
+		t.Error(got, err)
+	}
+	if got, err := capnweb.Await[int](ctx, sum); err != nil || got != 30 {
+		t.Error(got, err)
+	}
+	if n := requests.Load(); n != 1 {
+		t.Errorf("%d requests", n)
+	}
 }
 
 func TestBatchLimits(t *testing.T) {
