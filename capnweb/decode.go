@@ -308,8 +308,8 @@ func decodeBase64(d *document, n int32) []byte {
 		text = text[:len(text)-1]
 	}
 	out := make([]byte, base64.RawStdEncoding.DecodedLen(len(text)))
-	if k, err := base64.RawStdEncoding.Decode(out, text); err == nil && (nd.kind == kindString || !hasNewline(text)) {
-		return out[:k]
+	if decodeStrict(out, text) && (nd.kind == kindString || !hasNewline(text)) {
+		return out
 	}
 	clean := make([]byte, 0, len(text))
 	for _, c := range text {

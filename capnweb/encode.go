@@ -1,7 +1,6 @@
 package capnweb
 
 import (
-	"encoding/base64"
 	"math"
 	"math/big"
 	"strconv"
@@ -135,7 +134,7 @@ func (e *encoder) object(x Object, depth int) error {
 
 func (e *encoder) bytes(data []byte, kind string) {
 	e.lit(`["bytes","`)
-	e.b = base64.RawStdEncoding.AppendEncode(e.b, data)
+	e.b = appendBase64(e.b, data)
 	if kind == "" || kind == "Uint8Array" || !e.newer() {
 		e.lit(`"]`)
 		return

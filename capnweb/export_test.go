@@ -27,6 +27,12 @@ func Reencode(b []byte) ([]byte, error) {
 	return e.b, nil
 }
 
+// AppendBase64 and DecodeStrict are the base64 codec, for tests.
+var (
+	AppendBase64 = appendBase64
+	DecodeStrict = decodeStrict
+)
+
 // NewFlow makes a flow controller with a clock in milliseconds.
 func NewFlow(now func() float64) *Flow { return &Flow{newFlow(now)} }
 

@@ -2,6 +2,7 @@ package capnweb_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"os"
 	"runtime"
@@ -144,6 +145,35 @@ func FuzzValue(f *testing.F) {
 		twice, err := capnweb.Reencode(once)
 		if err != nil || !bytes.Equal(once, twice) {
 			t.Fatalf("%s\n%s\n%s %v", expr, once, twice, err)
+		}
+	})
+}
+
+// FuzzBase64 compares the codec with the standard library's.
+func FuzzBase64(f *testing.F) {
+	for n := range 40 {
+		f.Add(bytes.Repeat([]byte{0xfb}, n), "AAAA")
+	}
+	f.Add([]byte("x"), "////++++////++++")
+	f.Add([]byte("x"), "AAAAAAAAAAAAAAA=")
+	f.Fuzz(func(t *testing.T, data []byte, text string) {
+		want := base64.RawStdEncoding.AppendEncode([]byte("p"), data)
+		got := capnweb.AppendBase64([]byte("p"), data)
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%x: %s, want %s", data, got, want)
+		}
+		out := make([]byte, len(data))
+		if !capnweb.DecodeStrict(out, got[1:]) || !bytes.Equal(out, data) {
+			t.Fatalf("%x does not come back", data)
+		}
+		if strings.ContainsAny(text, "\r\n") {
+			return // the standard library skips them; a JSON string has none
+		}
+		plain, err := base64.RawStdEncoding.DecodeString(text)
+		out = make([]byte, base64.RawStdEncoding.DecodedLen(len(text)))
+		ok := capnweb.DecodeStrict(out, []byte(text))
+		if ok != (err == nil) || ok && !bytes.Equal(out, plain) {
+			t.Fatalf("%q: %v, %x; want %v, %x", text, ok, out, err, plain)
 		}
 	})
 }

@@ -240,10 +240,19 @@ func Chunks[T any](ctx context.Context, s *ReadableStream) iter.Seq2[T, error] {
 type readerSource struct {
 	r    io.Reader
 	once sync.Once
+	// reuse says that chunks are done with when the next is asked for.
+	reuse bool
+	buf   []byte
 }
 
 func (s *readerSource) next(context.Context) (chunk, error) {
-	buf := make([]byte, chunkSize)
+	buf := s.buf
+	if buf == nil {
+		buf = make([]byte, chunkSize)
+		if s.reuse {
+			s.buf = buf
+		}
+	}
 	for {
 		n, err := s.r.Read(buf)
 		if n > 0 {

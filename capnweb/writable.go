@@ -431,6 +431,9 @@ func pump(ctx context.Context, r *ReadableStream, h hook) {
 	defer stop()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if s, ok := c.src.(*readerSource); ok {
+		_, s.reuse = final(h).(*importEntry) // which encodes a chunk before it returns
+	}
 	for {
 		ch, err := c.next(ctx)
 		if err != nil {
