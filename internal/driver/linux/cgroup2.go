@@ -75,16 +75,33 @@ func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, e
 	if err := c.limit(cmd, l); err != nil {
 		return g, err
 	}
-	if g.dir, err = os.Open(cmd); err != nil {
+	if g.dir, err = detached(cmd); err != nil {
 		return g, err
 	}
 	if g.guest, err = os.Open(guest); err != nil {
 		return g, err
 	}
-	if f, err := os.Open(filepath.Join(cmd, "memory.events")); err == nil {
-		g.oom = f
+	if fd, err := unix.Openat(int(g.dir.Fd()), "memory.events", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		g.oom = os.NewFile(uintptr(fd), "memory.events")
 	}
 	return g, nil
+}
+
+// detached opens a directory as the root of a mount of its own that is attached nowhere. A plain
+// descriptor would be a way to the host's files: the parent of its parent and so on, by /proc/self/fd.
+// From this one the way up ends where it begins, and nothing below it can be written to.
+func detached(dir string) (*os.File, error) {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, &os.PathError{Op: "open_tree", Path: dir, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), dir)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		f.Close()
+		return nil, &os.PathError{Op: "mount_setattr", Path: dir, Err: err}
+	}
+	return f, nil
 }
 
 // enable lets the children of a group have the controllers.

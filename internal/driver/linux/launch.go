@@ -117,22 +117,27 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	bornIn := late.group
 	ready := make(chan error, 1)
 	go func() { ready <- late.make() }()
-	err = onThread(func() error {
-		var err error
-		p, err = spawn(program, given, bornIn, r)
-		theirs.Close() // so that ours ends when the guest's does
-		if lerr := <-ready; err == nil {
-			err = lerr
-		}
-		if err != nil {
-			return err
-		}
-		if err := d.writeGuest(dir, p); err != nil {
-			return driver.Wrap("record guest", err)
-		}
-		m, err = d.mounts(r, dir, p.pid, files)
+	var pid int
+	err = onThread(func() (err error) {
+		pid, err = spawn(program, given, bornIn, r)
 		return err
 	})
+	theirs.Close() // so that ours ends when the guest's does
+	if err == nil {
+		p, err = adopt(pid)
+	}
+	if lerr := <-ready; err == nil {
+		err = lerr
+	}
+	if err == nil {
+		err = driver.Wrap("record guest", d.writeGuest(dir, p))
+	}
+	if err == nil {
+		err = onThread(func() (err error) {
+			m, err = d.mounts(r, dir, pid, files)
+			return err
+		})
+	}
 	if m != nil {
 		defer m.close()
 	}

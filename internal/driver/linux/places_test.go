@@ -76,13 +76,7 @@ func TestWays(t *testing.T) {
 func TestCgroup2(t *testing.T) {
 	t.Parallel()
 	needRoot(t)
-	root := ""
-	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
-		var st unix.Statfs_t
-		if err := unix.Statfs(dir, &st); err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
-			root = dir
-		}
-	}
+	root := cgroup2Root()
 	if root == "" {
 		t.Skip("no cgroup 2 hierarchy is mounted")
 	}

@@ -14,31 +14,33 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// spawn starts a guest from the calling thread, which it leaves with rights of root. The new process
-// has all namespaces of its own and waits on its channel.
-func spawn(program *memfd, files []*os.File, g *group, r record) (*process, error) {
+// spawn starts a guest with these files from the calling thread, which is thrown away afterwards: it has
+// rights, a keyring and a table of descriptors of its own then. The new process has all namespaces of
+// its own and waits on its channel.
+func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err error) {
+	if err := ownDescriptors(); err != nil {
+		return 0, driver.Wrap("keep this process's descriptors", err)
+	}
 	if err := newKeyring(); err != nil {
-		return nil, driver.Wrap("make session keyring", err)
+		return 0, driver.Wrap("make session keyring", err)
 	}
 	if !r.rootless() {
 		if err := becomeOwner(r.Base); err != nil {
-			return nil, driver.Wrap("become owner of the user namespace", err)
+			return 0, driver.Wrap("become owner of the user namespace", err)
 		}
 	}
 	// Nothing that descends from this thread gains privileges by running a program, the guest included.
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return nil, os.NewSyscallError("prctl", err)
+		return 0, os.NewSyscallError("prctl", err)
 	}
 	fds := make([]uintptr, len(files))
 	for i, f := range files {
 		fds[i] = f.Fd()
 	}
-	pidfd := -1
 	attr := &syscall.SysProcAttr{
 		Setsid: true,
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
 			unix.CLONE_NEWUTS,
-		PidFD: &pidfd,
 	}
 	if r.rootless() {
 		// All that an ordinary user can give: its own id, which is the sandbox's user then. The rights to
@@ -62,7 +64,7 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (*process, erro
 	} else {
 		attr.Cloneflags |= unix.CLONE_NEWCGROUP
 	}
-	pid, _, err := syscall.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, &syscall.ProcAttr{
+	pid, _, err = syscall.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, &syscall.ProcAttr{
 		Dir: "/",
 		// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready.
 		// Run raises the number afterwards.
@@ -71,17 +73,17 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (*process, erro
 		Sys:   attr,
 	})
 	if err != nil {
-		return nil, spawnError(err)
+		return 0, spawnError(err)
 	}
-	if !r.rootless() {
-		if err := becomeRoot(); err != nil {
-			return nil, errors.Join(err, unix.Kill(pid, unix.SIGKILL))
-		}
-	}
-	if pidfd < 0 {
-		if pidfd, err = unix.PidfdOpen(pid, 0); err != nil {
-			return nil, errors.Join(os.NewSyscallError("pidfd_open", err), unix.Kill(pid, unix.SIGKILL))
-		}
+	return pid, nil
+}
+
+// adopt takes hold of a child that spawn has started. Its number can't mean another process yet, since nobody
+// has waited for it. (A descriptor from its birth would be in the table of spawn's thread.)
+func adopt(pid int) (*process, error) {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, errors.Join(os.NewSyscallError("pidfd_open", err), unix.Kill(pid, unix.SIGKILL))
 	}
 	return newProcess(pid, pidfd)
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // onThread runs f on an operating system thread of its own that ends with it, so that f may change what
-// belongs to a thread: its user ids, its mount namespace, its working directory, its keyring.
+// belongs to a thread: its user ids, its mount namespace, its working directory, its keyring, its table
+// of descriptors.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -33,6 +34,13 @@ func onThread(f func() error) error {
 	return <-done
 }
 
+// ownDescriptors gives the calling thread a table of descriptors of its own, in which each closes when a
+// program is run. Whatever this process has open, and whoever opened it without a thought to children, a
+// guest gets what it is given and nothing else; and what this process means others to inherit stays so.
+func ownDescriptors() error {
+	return os.NewSyscallError("close_range", unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_UNSHARE|unix.CLOSE_RANGE_CLOEXEC))
+}
+
 // newKeyring gives the calling thread a session keyring of its own; else a sandbox would possess the one of
 // this session.
 func newKeyring() error {
@@ -53,17 +61,6 @@ func becomeOwner(id uint32) error {
 		return os.NewSyscallError("setresuid", errno)
 	}
 	return raiseCapabilities()
-}
-
-// becomeRoot undoes becomeOwner.
-func becomeRoot() error {
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, 0, 0); errno != 0 {
-		return os.NewSyscallError("setresuid", errno)
-	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, 0, 0); errno != 0 {
-		return os.NewSyscallError("setresgid", errno)
-	}
-	return nil
 }
 
 // raiseCapabilities makes every capability effective that the thread may have.
