@@ -251,12 +251,14 @@ func (c *configuration) defaults() {
 	}
 }
 
-// enforce sets what holds whatever the operator says.
+// enforce sets what holds whatever the operator says. tool_output is the longest
+// answer that the sandbox's tools give, so that none is cut a second time.
 func (c *configuration) enforce() {
 	v, _ := c.out.get("permission")
 	c.out.put("permission", deny(v))
 	for _, m := range []member{
 		{"autoupdate", false}, {"share", "disabled"}, {"snapshot", false}, {"lsp", false}, {"formatter", false}, {"shell", c.o.Shell},
+		{"tool_output", newObject("max_lines", number("4000"), "max_bytes", number("200000"))},
 	} {
 		c.out.put(m.name, m.value)
 	}

@@ -84,7 +84,7 @@ func TestConfigureEnforces(t *testing.T) {
 		"without a file": ``,
 		"against a file": `{"autoupdate": true, "share": "auto", "snapshot": true, "lsp": true, "formatter": true, "shell": "/bin/bash",
 			"permission": "allow", "enabled_providers": ["opencode", "openai"], "mcp": {"x": {"type": "local", "command": ["sh"]}},
-			"plugin": ["evil"], "instructions": ["/etc/passwd"]}`,
+			"plugin": ["evil"], "instructions": ["/etc/passwd"], "tool_output": {"max_lines": 3}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -95,7 +95,8 @@ func TestConfigureEnforces(t *testing.T) {
 			got := content(t, c)
 			for key, want := range map[string]any{
 				"autoupdate": false, "share": "disabled", "snapshot": false, "lsp": false, "formatter": false,
-				"shell": opencode.DefaultShell, "mcp": nil, "plugin": nil, "instructions": nil,
+				"tool_output": map[string]any{"max_lines": 4000.0, "max_bytes": 200000.0}, // as internal/tool's BoundedMaxLines and BoundedMaxBytes
+				"shell":       opencode.DefaultShell, "mcp": nil, "plugin": nil, "instructions": nil,
 				"enabled_providers": []any{"opencode"},
 			} {
 				if diff := cmp.Diff(want, got[key]); diff != "" {

@@ -60,6 +60,19 @@ func TestFlow(t *testing.T) {
 		}
 	})
 
+	t.Run("what the sandbox has cut is not cut again", func(t *testing.T) {
+		session := r.session(ctx, "", map[string]any{})
+		var want strings.Builder
+		for i := range 2100 { // more lines, and bytes, than OpenCode gives by default
+			fmt.Fprintf(&want, "%d: a line of some length, to have many bytes\n", i)
+		}
+		parts := tools(r.prompt(ctx, session, scripted, call("write", map[string]any{"filePath": "long", "content": want.String()}),
+			call("read", map[string]any{"filePath": "long"}), map[string]string{"text": "done"}))
+		if len(parts) != 2 || parts[1].State.Output != want.String() {
+			t.Errorf("%d parts, the last of %d bytes, want %d", len(parts), len(parts[len(parts)-1].State.Output), want.Len())
+		}
+	})
+
 	t.Run("large arguments arrive, too large ones are refused", func(t *testing.T) {
 		session := r.session(ctx, "", map[string]any{})
 		steps := []any{call("write", map[string]any{"filePath": "big", "content": strings.Repeat("x", 1<<20)})}

@@ -111,7 +111,7 @@ func testContent(model string) []byte {
 		return map[string]any{"npm": npm, "options": map[string]any{"baseURL": model + "/v1", "apiKey": "placeholder"}, "models": list}
 	}
 	content, err := json.Marshal(map[string]any{
-		"autoupdate": false, "share": "disabled", "snapshot": false, "lsp": false, "formatter": false,
+		"autoupdate": false, "share": "disabled", "snapshot": false, "lsp": false, "formatter": false, "tool_output": map[string]int{"max_lines": 4000, "max_bytes": 200_000},
 		"enabled_providers": []string{"tongs", "openai"}, "model": scripted, "small_model": scripted,
 		"permission": map[string]any{"webfetch": "deny", "websearch": "deny"},
 		"provider": map[string]any{

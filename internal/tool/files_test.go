@@ -351,3 +351,16 @@ func TestBytesThatAreNoText(t *testing.T) {
 		t.Error("the difference is no UTF-8")
 	}
 }
+
+func TestReadGivesTwoThousandLinesWhole(t *testing.T) {
+	t.Parallel()
+	var text strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&text, "line %d\n", i)
+	}
+	b := newBench(t, f{"a.txt": text.String()})
+	res := b.ok("read", m{"filePath": "a.txt"})
+	if !strings.Contains(res.Output, "\n2000: line 1999\n") || !strings.Contains(res.Output, "(End of file - total 2000 lines)") || res.Metadata["truncated"] != false {
+		t.Errorf("the answer ends with %q", res.Output[len(res.Output)-200:])
+	}
+}

@@ -88,7 +88,11 @@ func (b *bench) callWith(ctx context.Context, name string, args any) (tool.Resul
 		hooks.Progress = func(_ string, m map[string]any) { b.onProgress(m) }
 	}
 	res, err := tool.Call(ctx, b.env, name, raw, hooks)
-	if n := strings.Count(res.Output, "\n") + 1; n > tool.DefaultMaxLines || len(res.Output) > tool.DefaultMaxBytes {
+	lines, size := tool.BoundedMaxLines, tool.BoundedMaxBytes
+	if name == "bash" {
+		lines, size = tool.DefaultMaxLines, tool.DefaultMaxBytes
+	}
+	if n := strings.Count(res.Output, "\n") + 1; n > lines || len(res.Output) > size {
 		b.t.Errorf("%s: an answer of %d lines and %d bytes is more than OpenCode takes", name, n, len(res.Output))
 	}
 	if ctx.Err() == context.DeadlineExceeded {

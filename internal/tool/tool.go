@@ -19,6 +19,14 @@ const (
 	DefaultMaxBytes = 51200
 )
 
+// Limits of an answer of the tools that bound what they show by themselves: read
+// gives 2,000 lines of a file, and says more around them. OpenCode has to be told
+// of these, or it cuts once more at its defaults.
+const (
+	BoundedMaxLines = 4000
+	BoundedMaxBytes = 200_000
+)
+
 // Env is where a tool works. The zero value of each optional field is usable.
 type Env struct {
 	Directory string // absolute: what relative paths are resolved against, and bash runs in
@@ -31,8 +39,8 @@ type Env struct {
 	Environ []string // environment of commands, as in os.Environ; handed to Shell as it is
 	Ripgrep string   // absolute path of an rg for grep to use; "": search with code of our own
 
-	MaxLines int // longest answer in lines; default DefaultMaxLines
-	MaxBytes int // longest answer in bytes; default DefaultMaxBytes
+	MaxLines int // longest answer in lines; default DefaultMaxLines for bash, else BoundedMaxLines
+	MaxBytes int // longest answer in bytes; default DefaultMaxBytes for bash, else BoundedMaxBytes
 
 	// Session and Instructions decide which nested AGENTS.md files read
 	// attaches: each once per session. Without Instructions none is attached.
@@ -102,7 +110,7 @@ func Call(ctx context.Context, env Env, name string, arguments json.RawMessage, 
 	if !ok {
 		return Result{}, failf(sandbox.CodeToolNotFound, "There is no tool %q. The tools are: %s.", shorten(name, 64), strings.Join(Names(), ", "))
 	}
-	if err := env.complete(); err != nil {
+	if err := env.complete(name); err != nil {
 		return Result{}, err
 	}
 	a, err := parseArgs(name, arguments)
@@ -133,7 +141,7 @@ func Call(ctx context.Context, env Env, name string, arguments json.RawMessage, 
 	return cleanResult(res), nil
 }
 
-func (e *Env) complete() error {
+func (e *Env) complete(tool string) error {
 	if !strings.HasPrefix(e.Directory, "/") {
 		return failf(sandbox.CodeInternal, "the tools have no project directory to work in")
 	}
@@ -145,11 +153,15 @@ func (e *Env) complete() error {
 	if e.OutputDir == "" {
 		e.OutputDir = "/tmp/opencode/output"
 	}
+	lines, bytes := BoundedMaxLines, BoundedMaxBytes
+	if tool == "bash" {
+		lines, bytes = DefaultMaxLines, DefaultMaxBytes
+	}
 	if e.MaxLines <= 0 {
-		e.MaxLines = DefaultMaxLines
+		e.MaxLines = lines
 	}
 	if e.MaxBytes <= 0 {
-		e.MaxBytes = DefaultMaxBytes
+		e.MaxBytes = bytes
 	}
 	return nil
 }
