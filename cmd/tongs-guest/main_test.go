@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -292,13 +293,16 @@ func TestRightsOfTheUser(t *testing.T) {
 	}
 }
 
-// Commands are born in the control groups, and the guest stays outside.
-func TestControlGroups(t *testing.T) {
-	t.Parallel()
+var groups atomic.Int32
+
+// pidsGroup makes a control group that may hold so many processes: its directory
+// and its tasks file.
+func pidsGroup(t *testing.T, most int) (string, *os.File) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("making control groups needs root")
 	}
-	name := "tongs-guest-test-" + strconv.Itoa(os.Getpid())
+	name := "tongs-guest-test-" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(int(groups.Add(1)))
 	pids := filepath.Join("/sys/fs/cgroup/pids", name)
 	if err := os.Mkdir(pids, 0o755); err != nil {
 		t.Skipf("there is no cgroup version 1 here: %v", err)
@@ -313,14 +317,22 @@ func TestControlGroups(t *testing.T) {
 		}
 		t.Errorf("%s can't be removed", pids)
 	})
-	if err := os.WriteFile(filepath.Join(pids, "pids.max"), []byte("20"), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(pids, "pids.max"), []byte(strconv.Itoa(most)), 0); err != nil {
 		t.Fatal(err)
 	}
 	tasks, err := os.OpenFile(filepath.Join(pids, "tasks"), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tasks.Close()
+	t.Cleanup(func() { tasks.Close() })
+	return pids, tasks
+}
+
+// Commands are born in the control groups, and the guest stays outside.
+func TestControlGroups(t *testing.T) {
+	t.Parallel()
+	pids, tasks := pidsGroup(t, 20)
+	name := filepath.Base(pids)
 	dir := t.TempDir()
 	c := serve(t, guest.Config{ListenerFD: 3, Project: dir, User: guest.User{Root: true, Home: dir}, Cgroup: guest.Cgroup{Version: 1, TasksFDs: []int{5}}}, tasks)
 	if got := sh(t, c, "grep :pids: /proc/self/cgroup | cut -d: -f3"); got != "/"+name {

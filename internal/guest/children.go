@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // children owns every wait and every fork of the process. Nothing else in it may
@@ -27,6 +29,11 @@ type children struct {
 
 	mu   sync.Mutex
 	live map[int]*child
+	// strays counts the orphans that were reaped; many tells about each
+	// crowdOrphans of them. It must not block.
+	strays int
+	many   func()
+	closed bool
 
 	started chan struct{} // capacity 1: there may be something to wait for
 	stop    chan struct{}
@@ -60,6 +67,10 @@ func newChildren(init bool, f forker) *children {
 func (c *children) start(path string, argv []string, attr *syscall.ProcAttr, ended func(unix.WaitStatus)) (*child, error) {
 	ch := &child{ended: ended}
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return nil, sandbox.Errf(sandbox.CodeShuttingDown, "start", "the sandbox is shutting down", "")
+	}
 	var err error
 	c.fork.run(func() { ch.pid, err = syscall.ForkExec(path, argv, attr) })
 	if err != nil {
@@ -135,9 +146,18 @@ func (c *children) take(pid int) {
 		if ch := c.live[got]; ch != nil {
 			delete(c.live, got)
 			ends = append(ends, end{ch, st})
+		} else {
+			c.strays++
 		}
 	}
+	many := c.strays >= crowdOrphans && !c.closed && c.many != nil
+	if many {
+		c.strays = 0
+	}
 	c.mu.Unlock()
+	if many {
+		c.many()
+	}
 	for _, e := range ends {
 		e.child.ended(e.status)
 	}
@@ -172,6 +192,9 @@ func waitAny(which, id int) (int, error) {
 
 // close ends the reaper once there are no children; the caller has killed them.
 func (c *children) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
 	close(c.stop)
 	c.wg.Wait()
 	c.fork.close()

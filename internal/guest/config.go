@@ -120,6 +120,10 @@ type Cgroup struct {
 	// will do); every command is cloned straight into it.
 	DirFD int `json:"dirFD,omitempty"`
 
+	// Tasks, optional: how many processes and threads the group may have.
+	// Known, it lets the guest see a fork bomb before nothing can be started.
+	Tasks int64 `json:"tasks,omitempty"`
+
 	// OOMFD, optional: descriptor, open for reading, of memory.oom_control
 	// (version 1) or memory.events (version 2). When its oom_kill counter
 	// grew while a command was killed, the exit says so.

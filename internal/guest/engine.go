@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tongs-dev/tongs/sandbox"
@@ -23,6 +24,10 @@ type engine struct {
 
 	replacing sync.Mutex // one file is put in place at a time
 
+	making sync.Mutex   // room for processes
+	forked atomic.Int64 // the number of the last process when it was last looked at
+	notice atomic.Int64 // how many were ended for it, and not told yet
+
 	mu      sync.Mutex
 	serial  int
 	running int
@@ -33,11 +38,15 @@ type engine struct {
 }
 
 func newEngine(cfg *Config, root bool, c *children) *engine {
-	return &engine{
+	g := &engine{
 		cfg: cfg, root: root, children: c, oom: newOOMCounter(cfg.Cgroup.OOMFD),
 		orphan: seconds(cfg.Limits.OrphanSeconds), closing: make(chan struct{}),
 		byID: map[string]*process{},
 	}
+	c.mu.Lock() // it reaps already
+	c.many = func() { g.wg.Go(g.relieve) }
+	c.mu.Unlock()
+	return g
 }
 
 // reserve takes an id and a place for a process that is about to start.

@@ -147,5 +147,8 @@ func (s shell) Run(ctx context.Context, cmd tool.Command, onOutput func([]byte))
 	if e.Signal == "" {
 		x.Code = &e.Code
 	}
+	if cmd.Notices {
+		x.Notices = s.g.notices()
+	}
 	return x, ctx.Err()
 }

@@ -108,7 +108,7 @@ func FuzzParseStat(f *testing.F) {
 func TestParseStat(t *testing.T) {
 	t.Parallel()
 	s, ok := parseStat([]byte("42 (a) S 9 (b) Z 7 8 6 0 -1"))
-	if !ok || s != (procStat{pid: 42, ppid: 7, session: 6, state: 'Z'}) {
+	if !ok || s != (procStat{pid: 42, ppid: 7, group: 8, session: 6, threads: 1, state: 'Z'}) {
 		t.Errorf("%+v, %v", s, ok)
 	}
 }

@@ -79,6 +79,7 @@ func (p *process) finish(st unix.WaitStatus) {
 	p.log.finish()
 	close(p.done)
 	p.g.finished(p)
+	p.g.look()
 }
 
 // kill ends the process group: SIGTERM now, SIGKILL for whatever is left of the

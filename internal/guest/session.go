@@ -83,8 +83,9 @@ func (c *children) killAll() {
 }
 
 type procStat struct {
-	pid, ppid, session int
-	state              byte
+	pid, ppid, group, session int
+	threads                   int // at least 1
+	state                     byte
 }
 
 // eachProcess calls f for each process that /proc shows.
@@ -126,9 +127,16 @@ func parseStat(b []byte) (procStat, bool) {
 	}
 	pid, e1 := strconv.Atoi(string(bytes.TrimSpace(b[:open])))
 	ppid, e2 := strconv.Atoi(string(f[1]))
-	sid, e3 := strconv.Atoi(string(f[3]))
-	if e1 != nil || e2 != nil || e3 != nil {
+	group, e3 := strconv.Atoi(string(f[2]))
+	sid, e4 := strconv.Atoi(string(f[3]))
+	if e1 != nil || e2 != nil || e3 != nil || e4 != nil {
 		return procStat{}, false
 	}
-	return procStat{pid: pid, ppid: ppid, session: sid, state: f[0][0]}, true
+	threads := 1
+	if len(f) > 17 {
+		if n, err := strconv.Atoi(string(f[17])); err == nil && n > 1 {
+			threads = n
+		}
+	}
+	return procStat{pid: pid, ppid: ppid, group: group, session: sid, threads: threads, state: f[0][0]}, true
 }

@@ -78,9 +78,7 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 	// descriptor that it still has: a path could lead elsewhere by then, and by
 	// way of /proc/self/fd to whatever this process has open.
 	attr := &syscall.ProcAttr{Dir: "/proc/self/fd/" + strconv.Itoa(opened), Env: env, Sys: &syscall.SysProcAttr{Setsid: true, Credential: cred}}
-	if g.cfg.Cgroup.Version == 2 {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, g.cfg.Cgroup.DirFD
-	}
+	g.confine(attr)
 	theirs, err := p.plumb(spec, attr)
 	if err != nil {
 		g.unreserve(id)
@@ -90,7 +88,7 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 	// start returns: both wait for this lock.
 	p.mu.Lock()
 	p.started = time.Now()
-	p.child, err = g.children.start(path, spec.Argv, attr, p.reaped)
+	p.child, err = g.spawn(path, spec.Argv, attr, p.reaped)
 	for _, f := range theirs {
 		f.Close()
 	}
@@ -98,6 +96,9 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 		p.mu.Unlock()
 		p.unplumb()
 		g.unreserve(id)
+		if errors.Is(err, unix.EAGAIN) {
+			return nil, g.crowded()
+		}
 		return nil, startError(err, spec.Argv[0])
 	}
 	if opts.timeout > 0 {
@@ -242,8 +243,6 @@ func startError(err error, name string) error {
 		e.Hint = "it is no program for this machine; a script needs a first line like #!/bin/sh"
 	case errors.Is(err, unix.E2BIG):
 		e.Code, e.Hint = sandbox.CodeInvalidCommand, "the arguments and environment are too long (128 KiB each, 2 MiB all); write them to a file or to standard input"
-	case errors.Is(err, unix.EAGAIN):
-		e.Code, e.Hint = sandbox.CodeTooManyProcesses, "the sandbox's limit on processes is reached; end some"
 	case errors.Is(err, unix.ENOMEM):
 		e.Hint = "the sandbox is out of memory; end something"
 	}

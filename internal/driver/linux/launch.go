@@ -60,6 +60,7 @@ type guestCgroup struct {
 	TasksFDs []int `json:"tasksFDs,omitempty"`
 	DirFD    int   `json:"dirFD,omitempty"`
 	OOMFD    int   `json:"oomFD,omitempty"`
+	Tasks    int64 `json:"tasks,omitempty"`
 }
 
 // launch starts the guest of a sandbox that is kept in dir. lay lays the directory out, or is nil when that
@@ -206,6 +207,9 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 	if groups != nil {
 		c := &b.Guest.Cgroup
 		c.Version = groups.version()
+		if slices.Contains(groups.controllers(), "pids") {
+			c.Tasks = max(r.Spec.Limits.Pids, 0)
+		}
 		switch c.Version {
 		case 1:
 			for _, controller := range groups.controllers() {
