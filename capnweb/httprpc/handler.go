@@ -17,8 +17,8 @@ type Handler struct {
 	// Main makes the main object of a session that a request opens; see
 	// [capnweb.NewSession]. An error refuses the request: 403, or the status of a [*StatusError].
 	Main func(*http.Request) (any, error)
-	// OnSession, if set, is told of each WebSocket session, to call the client from
-	// here. It must not block. The session ends by itself.
+	// OnSession, if set, is told of each WebSocket session before the first message is
+	// read, to call the client from here. It must not block. The session ends by itself.
 	OnSession func(*http.Request, *capnweb.Session)
 	// AllowOrigins are patterns of hosts whose pages may connect, beside pages of the
 	// handler's own host: "example.com", "*.example.com", or "*" for all. Programs other
@@ -106,10 +106,12 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	// not when the client goes away: the session notices that itself.
 	opts := append([]capnweb.Option{capnweb.WithContext(context.WithoutCancel(r.Context()))},
 		sessionOptions(h.MaxMessageBytes, h.Session)...)
+	begin := hold(t)
 	s := capnweb.NewSession(t, main, opts...)
 	if h.OnSession != nil {
 		h.OnSession(r, s)
 	}
+	begin()
 	select {
 	case <-s.Done():
 	case <-r.Context().Done():

@@ -26,6 +26,7 @@ type socket struct {
 	limit  int
 	ping   time.Duration
 
+	held   chan struct{} // reading begins when it is closed; nil: at once
 	readMu sync.Mutex
 	msg    []byte // the message being read
 	frag   bool   // it began, and more of it follows
@@ -78,6 +79,16 @@ func newSocket(conn net.Conn, r *bufio.Reader, client bool, limit int, ping time
 	return s
 }
 
+// hold keeps a socket from being read until the returned function is called.
+func hold(t capnweb.Transport) (begin func()) {
+	s, ok := t.(*socket)
+	if !ok {
+		s = t.(*trySocket).socket
+	}
+	s.held = make(chan struct{})
+	return func() { close(s.held) }
+}
+
 // keepAlive pings a peer that has been silent for an interval, and ends the
 // connection when nothing comes in the next: a half-open connection would otherwise
 // look alive for ever.
@@ -123,6 +134,9 @@ func (s *socket) control(op byte, payload []byte) {
 
 // ReadMessage implements capnweb.Transport.
 func (s *socket) ReadMessage() ([]byte, error) {
+	if s.held != nil {
+		<-s.held
+	}
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
 	msg, err := s.read()
