@@ -193,6 +193,13 @@ func (s *Session) nextRunner() runner {
 	return r
 }
 
+// moreRunners reports whether the reader will run more, and then write.
+func (s *Session) moreRunners() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.inline.next) > 0
+}
+
 // disperse gives what the reader was to run goroutines of their own.
 func (s *Session) disperse() {
 	for r := s.nextRunner(); r != nil; r = s.nextRunner() {
@@ -251,7 +258,7 @@ func (l *lane) runQuick() {
 			return
 		}
 		l.mu.Unlock()
-		if !l.one() {
+		if !l.one(true) {
 			return
 		}
 	}
@@ -269,7 +276,7 @@ func (j *job) runAlone() {
 func (j *job) runQuick() {
 	j.timed()
 	if s := j.origin; s != nil {
-		s.kick(true, true) // the reader writes when it has run all
+		s.kick(true, s.moreRunners()) // the reader writes when it has run all
 	}
 }
 

@@ -27,13 +27,13 @@ func (l *lane) add(j *job) {
 }
 
 func (l *lane) drain() {
-	for l.one() {
+	for l.one(false) {
 	}
 }
 
 // one runs the next call. It returns false when there is none, or somebody else
-// runs it.
-func (l *lane) one() bool {
+// runs it. inline says that the reader runs it.
+func (l *lane) one(inline bool) bool {
 	l.mu.Lock()
 	if len(l.queue) == 0 {
 		l.queue = nil
@@ -47,7 +47,7 @@ func (l *lane) one() bool {
 	l.mu.Unlock()
 	j.timed()
 	if s := j.origin; s != nil {
-		s.kick(true, l.waiting())
+		s.kick(true, l.waiting() || inline && s.moreRunners())
 	}
 	return j.state.CompareAndSwap(jobRunning, jobDone) // else it let the next one begin, elsewhere
 }

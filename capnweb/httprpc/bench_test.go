@@ -2,6 +2,7 @@ package httprpc_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -99,21 +100,35 @@ func BenchmarkCall64(b *testing.B) {
 
 // BenchmarkChain makes an object, and calls through it and a further one, in one round trip.
 func BenchmarkChain(b *testing.B) {
-	s := benchSession(b)
-	ctx := context.Background()
-	main := s.Main()
-	b.ReportAllocs()
-	reportCPU(b)
-	for b.Loop() {
-		one := main.Call("box", 20)
-		two := one.Call("next")
-		n, err := capnweb.Call[int](ctx, two, "value")
-		if err != nil || n != 21 {
-			b.Fatal(n, err)
-		}
-		_ = two.Close()
-		_ = one.Close()
+	for _, inFlight := range []int{1, 16} {
+		b.Run(fmt.Sprint(inFlight), func(b *testing.B) {
+			main := benchSession(b).Main()
+			b.ReportAllocs()
+			reportCPU(b)
+			var wg sync.WaitGroup
+			n := b.N/inFlight + 1
+			b.ResetTimer()
+			for range inFlight {
+				wg.Go(func() {
+					for range n {
+						if n, err := chain(b.Context(), main); err != nil || n != 21 {
+							b.Error(n, err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+		})
 	}
+}
+
+func chain(ctx context.Context, main *capnweb.Stub) (int, error) {
+	one := main.Call("box", 20)
+	defer one.Close()
+	two := one.Call("next")
+	defer two.Close()
+	return capnweb.Call[int](ctx, two, "value")
 }
 
 // BenchmarkBytes sends and gets 1 MiB, a call each.
