@@ -133,9 +133,16 @@ type Cgroup struct {
 // Limits are the guest's own bounds. They keep a hostile or forgetful client
 // and a hostile sandbox from growing the guest without end.
 type Limits struct {
-	// Connections is the most that are open at a time. Default 256; one more
-	// is answered ERR TOO_MANY_CONNECTIONS and closed.
+	// Connections is the most that are open at a time. Default 4096; one more
+	// is answered ERR TOO_MANY_CONNECTIONS and closed, and nothing happens to
+	// those there are. A dialled one takes six descriptors, so where the
+	// process may not have enough of them (RLIMIT_NOFILE, of which the guest
+	// takes all that it may) the most is lower, and the log says so.
 	Connections int `json:"connections,omitempty"`
+
+	// Sessions is how many of them may be RPC sessions. Default 64; one more
+	// is answered in the same way.
+	Sessions int `json:"sessions,omitempty"`
 
 	// Processes is the most that run at a time. Default 4096.
 	Processes int `json:"processes,omitempty"`
@@ -253,7 +260,8 @@ func (l *Limits) setDefaults() {
 			*p = v
 		}
 	}
-	pos(&l.Connections, 256)
+	pos(&l.Connections, 4096)
+	pos(&l.Sessions, 64)
 	pos(&l.Processes, 4096)
 	pos(&l.FinishedProcesses, 256)
 	pos64(&l.FinishedSeconds, 600)

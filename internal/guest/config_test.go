@@ -23,7 +23,7 @@ func TestBoot(t *testing.T) {
 	}
 	g := b.Guest
 	if string(b.Setup) != `{"a":[1]}` || g.ListenerFD != 3 || g.Project != "/home/user/project" || g.User.UID != 1000 || g.User.GID != 1000 ||
-		g.User.Home != "/home/user" || g.LeaseSeconds != 86_400 || g.Limits.Connections != 256 {
+		g.User.Home != "/home/user" || g.LeaseSeconds != 86_400 || g.Limits.Connections != 4096 || g.Limits.Sessions != 64 {
 		t.Errorf("%+v", b)
 	}
 	for _, bad := range []string{

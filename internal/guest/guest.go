@@ -38,6 +38,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if !processID.MatchString(cfg.Incarnation) {
 		return fmt.Errorf("guest: config: incarnation %q is not 1 to 128 of A-Z a-z 0-9 . _ : -", cfg.Incarnation)
 	}
+	cfg.limitConnections(log)
 	ln, err := listener(cfg.ListenerFD)
 	if err != nil {
 		return err

@@ -10,12 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/guest"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -27,6 +29,8 @@ import (
 const (
 	playGuest = "TONGS_TEST_PLAY_GUEST"
 	playRelay = "TONGS_TEST_PLAY_RELAY"
+	// fewDescriptors is how many the guest that is played may have.
+	fewDescriptors = "TONGS_TEST_DESCRIPTORS"
 )
 
 func TestMain(m *testing.M) {
@@ -44,6 +48,12 @@ func beGuest() int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if n, err := strconv.ParseUint(os.Getenv(fewDescriptors), 10, 32); err == nil {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	b.Guest.Exclusive = true
 	b.Guest.Version = "test"

@@ -3,12 +3,15 @@ package guest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -85,6 +88,29 @@ func (s *server) accept(ln *net.UnixListener) error {
 	}
 }
 
+// ownFDs are descriptors that are kept for other things than connections: files,
+// pipes of commands, listeners.
+const ownFDs = 256
+
+// connFDs are the descriptors of a dialled connection: its two ends, and a pipe
+// for each direction through which the kernel moves the bytes.
+const connFDs = 6
+
+// limitConnections lowers the limit on connections to what the process has
+// descriptors for. The runtime has raised the soft limit to the hard one, and
+// gives commands the old one.
+func (c *Config) limitConnections(log *slog.Logger) {
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
+		return
+	}
+	fit := (lim.Cur - min(ownFDs, lim.Cur/2)) / connFDs
+	if fit < uint64(c.Limits.Connections) {
+		log.Warn("few connections can be open: the limit on descriptors is low", "connections", fit, "descriptors", lim.Cur, "wanted", c.Limits.Connections)
+		c.Limits.Connections = int(fit)
+	}
+}
+
 func (s *server) enter(c *net.UnixConn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,6 +157,11 @@ func (s *server) serve(c *net.UnixConn) {
 			err = sandbox.Errf(sandbox.CodeInvalidToken, "", "the token is unknown, used or expired", "make the call again")
 		}
 	}
+	if err == nil && tk == nil {
+		if err = s.enterSession(); err == nil {
+			defer s.leaveSession()
+		}
+	}
 	if err != nil {
 		_, _ = c.Write([]byte(sandbox.Refusal(err)))
 		return
@@ -154,8 +185,6 @@ func (s *server) session(c *net.UnixConn) {
 	sess := capnweb.NewSession(capnweb.NewStreamTransport(&patientConn{c, s.patience}, 0), mainClass.New(&rpcMain{s}))
 	s.mu.Lock()
 	s.live[sess] = struct{}{}
-	s.sessions++
-	s.lease.Stop()
 	closed := s.closed
 	s.mu.Unlock()
 	if closed {
@@ -164,10 +193,26 @@ func (s *server) session(c *net.UnixConn) {
 	<-sess.Done()
 	s.mu.Lock()
 	delete(s.live, sess)
+	s.mu.Unlock()
+}
+
+func (s *server) enterSession() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sessions >= s.cfg.Limits.Sessions {
+		return sandbox.Errf(sandbox.CodeTooManyConnections, "", fmt.Sprintf("%d sessions are open, and no more are allowed", s.sessions), "use one of them, or close some")
+	}
+	s.sessions++
+	s.lease.Stop()
+	return nil
+}
+
+func (s *server) leaveSession() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.sessions--; s.sessions == 0 && s.cfg.LeaseSeconds > 0 && !s.closed {
 		s.lease.Reset(seconds(s.cfg.LeaseSeconds))
 	}
-	s.mu.Unlock()
 }
 
 // patientConn gives up on a client that does not read what it is sent.

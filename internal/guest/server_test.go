@@ -123,6 +123,68 @@ func TestTooManyConnections(t *testing.T) {
 	})
 }
 
+// Sessions have a limit of their own, beside which raw connections go on.
+func TestTooManySessions(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, func(c *guest.Config) { c.Limits.Sessions = 2 })
+	ctx := b.context()
+	second := b.connect()
+	_, err := sandbox.Connect(ctx, b.dial)
+	wantCode(t, err, sandbox.CodeTooManyConnections)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	// As many as the old limit on all, each with six descriptors in the guest.
+	const many = 600
+	for i := range many {
+		c, err := second.Dial(ctx, "tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		defer c.Close()
+	}
+	second.Close()
+	waitFor(ctx, t, "room", func() bool {
+		c, err := sandbox.Connect(ctx, b.dial)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+}
+
+// With few descriptors there are fewer connections, and those there are work.
+func TestFewDescriptors(t *testing.T) {
+	t.Setenv(fewDescriptors, "300")
+	b := newBox(t)
+	ctx := b.context()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	n := 0
+	for ; n < 300; n++ {
+		c, err := b.Dial(ctx, "tcp", ln.Addr().String())
+		if err != nil {
+			wantCode(t, err, sandbox.CodeTooManyConnections)
+			break
+		}
+		defer c.Close()
+	}
+	if n != 24 { // and the session
+		t.Errorf("%d connections were made", n)
+	}
+	if got := string(b.sh(ctx, "ulimit -n; ls -d .").Stdout); !strings.HasSuffix(got, "\n.\n") {
+		t.Errorf("a command wrote %q", got)
+	}
+	if !strings.Contains(b.stderr.String(), "the limit on descriptors is low") {
+		t.Errorf("the log says nothing of it: %s", b.stderr)
+	}
+}
+
 // Somebody who connects and says nothing, or reads nothing, is dropped, and
 // disturbs nobody meanwhile.
 func TestSlowClients(t *testing.T) {
