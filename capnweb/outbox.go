@@ -1,6 +1,7 @@
 package capnweb
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"time"
@@ -265,13 +266,27 @@ func (s *Session) kickLater() {
 }
 
 // waitForRoom holds callers back while too much waits to be written.
-func (s *Session) waitForRoom() {
+func (s *Session) waitForRoom(ctx context.Context) error {
 	s.mu.Lock()
-	for s.err == nil && s.out.queued() > s.limits.MaxQueuedBytes/2 {
+	defer s.mu.Unlock()
+	full := func() bool { return s.err == nil && s.out.queued() > s.limits.MaxQueuedBytes/2 }
+	if !full() {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		s.out.room.Broadcast()
+		s.mu.Unlock()
+	})
+	defer stop()
+	for full() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		s.out.wake.Signal()
 		s.out.room.Wait()
 	}
-	s.mu.Unlock()
+	return nil
 }
 
 // begin begins a message; the session is locked.

@@ -2,6 +2,7 @@ package capnweb_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"errors"
 	"math"
@@ -309,6 +310,12 @@ func TestCallersWait(t *testing.T) {
 	}
 	if q := s.Stats().QueuedBytes; q > 75_000 {
 		t.Fatal(q)
+	}
+	// A caller with a context is let go.
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if _, err := capnweb.Call[any](ctx, s.Main(), "f"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
 	}
 	go func() {
 		for {

@@ -90,22 +90,25 @@ func newStub(h hook) *Stub {
 
 // callQuietly is call, for a caller who awaits the result next: the session need
 // not be woken for the call alone.
-func (r *ref) callQuietly(method string, args []any) *Promise {
+func (r *ref) callQuietly(ctx context.Context, method string, args []any) *Promise {
 	h, err := r.current()
 	if err != nil {
 		return newPromise(errorHook{err})
 	}
 	e, ok := final(h).(*importEntry)
 	if !ok {
-		return r.call(r.join(method), args)
+		return r.call(ctx, r.join(method), args)
+	}
+	if err := e.s.waitForRoom(ctx); err != nil {
+		return newPromise(errorHook{err})
 	}
 	e.s.expectKick()
 	defer e.s.kickLater()
-	return r.call(r.join(method), args)
+	return r.call(ctx, r.join(method), args)
 }
 
 // call begins a call below r.
-func (r *ref) call(path []key, args []any) *Promise {
+func (r *ref) call(ctx context.Context, path []key, args []any) *Promise {
 	h, err := r.current()
 	if err != nil {
 		return newPromise(errorHook{err})
@@ -116,7 +119,10 @@ func (r *ref) call(path []key, args []any) *Promise {
 	}
 	h = final(h)
 	if e, ok := h.(*importEntry); ok {
-		e.s.waitForRoom()
+		if err := e.s.waitForRoom(ctx); err != nil {
+			p.close()
+			return newPromise(errorHook{err})
+		}
 	}
 	return newPromise(h.call(path, p))
 }
@@ -154,7 +160,9 @@ func (r *ref) get(path []any) *Promise {
 	}
 	if h, err := p.parent.current(); err == nil && len(p.path) > 0 {
 		if e, ok := final(h).(*importEntry); ok && e.s.opts.eagerGets {
-			e.s.waitForRoom()
+			if err := e.s.waitForRoom(context.Background()); err != nil {
+				return newPromise(errorHook{err})
+			}
 			return newPromise(e.get(p.path))
 		}
 	}
@@ -205,7 +213,7 @@ func NewStub(v any) *Stub {
 // session's queue of unsent messages is full, until there is room or the session ends.
 // Errors of any kind are delivered by the promise.
 func (s *Stub) Call(method string, args ...any) *Promise {
-	return s.call(s.join(method), args)
+	return s.call(context.Background(), s.join(method), args)
 }
 
 // Get refers to a property, or an element of an array: each path element is a
@@ -242,7 +250,7 @@ type Promise struct{ ref }
 
 // Call begins a call on what the promise will resolve to; see [Stub.Call].
 func (p *Promise) Call(method string, args ...any) *Promise {
-	return p.call(p.join(method), args)
+	return p.call(context.Background(), p.join(method), args)
 }
 
 // Get refers to a property of what the promise will resolve to; see [Stub.Get].
@@ -379,5 +387,5 @@ func Await[T any](ctx context.Context, r Ref) (T, error) {
 // Call calls a method and waits for its result. When ctx ends first, the call is
 // given up: its result will be dropped, but it is not undone or stopped.
 func Call[T any](ctx context.Context, r Ref, method string, args ...any) (T, error) {
-	return Await[T](ctx, r.reference().callQuietly(method, args))
+	return Await[T](ctx, r.reference().callQuietly(ctx, method, args))
 }

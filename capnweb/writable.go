@@ -282,7 +282,13 @@ func (w *chunkWriter) write(ctx context.Context, args *payload, acked func(error
 		return err
 	}
 	if e, ok := final(w.h).(*importEntry); ok {
-		e.s.waitForRoom()
+		if err := e.s.waitForRoom(ctx); err != nil {
+			args.close()
+			if acked != nil {
+				acked(err)
+			}
+			return err
+		}
 	}
 	c := &sentChunk{w: w, acked: acked}
 	size := streamCall(w.h, "write", args, c.finish)
