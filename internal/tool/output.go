@@ -2,8 +2,6 @@ package tool
 
 import (
 	"bytes"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"io/fs"
 	"os"
@@ -36,9 +34,7 @@ func (r *run) newOutput() (*os.File, error) {
 		return nil, err
 	}
 	sweep(r.OutputDir, time.Now())
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	return files.OpenFile(filepath.Join(r.OutputDir, "tool_"+r.name+"_"+hex.EncodeToString(id[:])+".txt"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	return files.OpenFile(filepath.Join(r.OutputDir, "tool_"+r.name+"_"+uniqueName()+".txt"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 }
 
 // saveOutput keeps a text and gives the path of its file; "" when there is no

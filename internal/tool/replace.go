@@ -3,10 +3,10 @@ package tool
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -207,11 +207,13 @@ func writeInPlace(path string, data []byte, mode fs.FileMode) error {
 	return err
 }
 
+// uniqueName gives 16 digits that no other file's name will have. It is no secret:
+// what is made with it is made with O_EXCL.
+func uniqueName() string { return fmt.Sprintf("%016x", rand.Uint64()) }
+
 // sibling names a file that does not exist, in the same directory.
 func sibling(path string) string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails (crypto/rand)
-	return filepath.Join(filepath.Dir(path), ".tongs-"+hex.EncodeToString(b[:])+".tmp")
+	return filepath.Join(filepath.Dir(path), ".tongs-"+uniqueName()+".tmp")
 }
 
 // renameKeeps reports whether replacing a file by a new one loses nothing.
