@@ -3,6 +3,8 @@ package drivertest
 import (
 	"strings"
 	"testing"
+
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 func needLimits(t *testing.T, s Suite) {
@@ -33,6 +35,22 @@ func testPids(t *testing.T, s Suite) {
 		t.Errorf("after too many processes: %q", got)
 	}
 	// One that goes on for ever.
+	bash(t, c, "exec sh -c 'f() { f | f & }; f'")
+	if got := output(t, c, "echo fine | cat"); got != "fine" {
+		t.Errorf("right after a fork bomb: %q", got)
+	}
+	// One whose processes leave each other's groups, beside what goes on running.
+	service, err := c.Start(t.Context(), sandbox.ProcessSpec{Argv: []string{"sleep", "1000"}, Mode: sandbox.Follow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bash(t, c, `printf 'setsid sh ./bomb &\nsetsid sh ./bomb &\nsetsid sh ./bomb\n' > bomb; sh ./bomb & sleep 1`)
+	if got := output(t, c, "echo fine"); got != "fine" {
+		t.Errorf("after a fork bomb of many sessions: %q", got)
+	}
+	if in, err := c.Get(t.Context(), service.ID); err != nil || !in.Running {
+		t.Errorf("what ran beside a fork bomb: %+v, %v", in, err)
+	}
 	bash(t, c, "exec sh -c 'f() { f | f & }; f'")
 	if err := b.Stop(t.Context(), "bomb"); err != nil {
 		t.Fatal(err)
