@@ -134,21 +134,10 @@ func mask(b []byte, key [4]byte) {
 
 // appendFrame appends a frame; a client masks it.
 func appendFrame(b []byte, op byte, payload []byte, client bool) []byte {
-	b = appendFrameHeader(b, op, len(payload))
 	if !client {
-		return append(b, payload...)
+		return append(appendFrameHeader(b, op, len(payload)), payload...)
 	}
-	var key [4]byte
-	binary.LittleEndian.PutUint32(key[:], rand.Uint32())
-	head := 2
-	switch {
-	case len(payload) > 0xffff:
-		head = 10
-	case len(payload) > maxControl:
-		head = 4
-	}
-	b[len(b)-head+1] |= 0x80
-	b = append(b, key[:]...)
+	b, key := appendMaskedHeader(b, op, len(payload))
 	at := len(b)
 	b = append(b, payload...)
 	mask(b[at:], key)
@@ -165,4 +154,14 @@ func appendFrameHeader(b []byte, op byte, length int) []byte {
 		return binary.BigEndian.AppendUint16(append(b, 126), uint16(length))
 	}
 	return binary.BigEndian.AppendUint64(append(b, 127), uint64(length))
+}
+
+// appendMaskedHeader appends the header of a masked frame, and returns its key.
+func appendMaskedHeader(b []byte, op byte, length int) ([]byte, [4]byte) {
+	at := len(b)
+	b = appendFrameHeader(b, op, length)
+	b[at+1] |= 0x80
+	var key [4]byte
+	binary.LittleEndian.PutUint32(key[:], rand.Uint32())
+	return append(b, key[:]...), key
 }

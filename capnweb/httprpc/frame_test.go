@@ -296,11 +296,18 @@ func FuzzFrames(f *testing.F) {
 // FuzzFrameRoundTrip writes a message and reads it back.
 func FuzzFrameRoundTrip(f *testing.F) {
 	f.Add([]byte("[]"), true)
-	f.Add(bytes.Repeat([]byte("x"), 70_000), false)
+	for _, n := range []int{30_000, 32 << 10, 70_000, 256<<10 - 3, 300_001, 9 << 20} {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(i % 251)
+		}
+		f.Add(b, false)
+		f.Add(b, true)
+	}
 	f.Fuzz(func(t *testing.T, msg []byte, client bool) {
 		a, b := net.Pipe()
-		w := httprpc.NewSocket(a, bufio.NewReader(a), client, 1<<20)
-		r := httprpc.NewSocket(b, bufio.NewReader(b), !client, 1<<20)
+		w := httprpc.NewSocket(a, bufio.NewReader(a), client, 16<<20)
+		r := httprpc.NewSocket(b, bufio.NewReader(b), !client, 16<<20)
 		go func() { _ = w.WriteMessages([][]byte{msg, msg}) }()
 		for range 2 {
 			got, err := r.ReadMessage()

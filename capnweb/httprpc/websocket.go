@@ -159,7 +159,8 @@ func (s *socket) explain(err error) error {
 }
 
 func (s *socket) read() ([]byte, error) {
-	if cap(s.msg) > 1<<20 {
+	if cap(s.msg) > keepBuffer {
+		bigBuffers.put(s.msg)
 		s.msg = nil
 	}
 	s.msg = s.msg[:0]
@@ -198,11 +199,16 @@ func (s *socket) read() ([]byte, error) {
 func (s *socket) readPayload(h frameHeader) error {
 	start := len(s.msg)
 	for left := int(h.length); left > 0; {
-		n := min(left, max(64<<10, len(s.msg)))
 		at := len(s.msg)
+		n := firstPiece
+		if at >= firstPiece {
+			n = max(secondPiece, at)
+		}
+		n = min(left, n)
 		if cap(s.msg)-at < n {
-			bigger := make([]byte, at, at+n)
+			bigger := bigBuffers.get(at + n)[:at]
 			copy(bigger, s.msg)
+			bigBuffers.put(s.msg)
 			s.msg = bigger
 		}
 		s.msg = s.msg[:at+n]
@@ -320,9 +326,6 @@ func (s *trySocket) Buffered() bool {
 	return n >= at+length
 }
 
-// inlineFrame is the size from which an unmasked message is not copied.
-const inlineFrame = 32 << 10
-
 // WriteMessages implements capnweb.Transport.
 func (s *socket) WriteMessages(msgs [][]byte) error {
 	s.mu.Lock()
@@ -338,34 +341,59 @@ func (s *socket) WriteMessages(msgs [][]byte) error {
 			return err
 		}
 	}
-	if cap(s.out) > 1<<20 {
-		s.out = nil
-	}
 	s.out = s.out[:0]
 	for _, m := range msgs {
-		if s.client || len(m) < inlineFrame {
+		var err error
+		switch {
+		case len(m) < longFrame:
 			s.out = appendFrame(s.out, opText, m, s.client)
-			if len(s.out) < 256<<10 {
-				continue
+			if len(s.out) >= writePiece {
+				err = s.flush(nil)
 			}
-			m = nil
-		} else {
+		case s.client:
+			err = s.writeMasked(m)
+		default: // is not copied
 			s.out = appendFrameHeader(s.out, opText, len(m))
+			err = s.flush(m)
 		}
-		bufs := net.Buffers{s.out}
-		if m != nil {
-			bufs = append(bufs, m)
-		}
-		if _, err := bufs.WriteTo(s.conn); err != nil {
+		if err != nil {
 			return err
 		}
-		s.out = s.out[:0]
 	}
-	if len(s.out) == 0 {
-		return nil
+	return s.flush(nil)
+}
+
+// flush writes what is in s.out, and m.
+func (s *socket) flush(m []byte) error {
+	var err error
+	switch {
+	case len(m) > 0:
+		bufs := net.Buffers{s.out, m}
+		_, err = bufs.WriteTo(s.conn)
+	case len(s.out) > 0:
+		_, err = s.conn.Write(s.out)
 	}
-	_, err := s.conn.Write(s.out)
+	s.out = s.out[:0]
 	return err
+}
+
+// writeMasked writes a long message of a client in pieces, as it has to be copied.
+func (s *socket) writeMasked(m []byte) error {
+	var key [4]byte
+	s.out, key = appendMaskedHeader(s.out, opText, len(m))
+	for len(m) > 0 {
+		at := len(s.out)
+		n := min(len(m), max(writePiece-at, longFrame)&^3) // whole turns of the key
+		s.out = append(s.out, m[:n]...)
+		mask(s.out[at:], key)
+		m = m[n:]
+		if len(s.out) >= writePiece-longFrame {
+			if err := s.flush(nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // TryWriteMessages implements capnweb.TryWriter.
