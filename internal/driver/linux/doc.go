@@ -9,6 +9,16 @@
 // boot). So at no time is there a mount in the host's namespace, and when this process dies half way,
 // nothing stays mounted.
 //
+// What holds a command in, from the outside inwards: user ids of its own that own nothing on the host; no
+// capability, and none to be had, by running a program (no_new_privs) or by a user namespace (its sandbox's
+// limit on them is 0); its own mounts, processes, network with loopback only, IPC objects, host name and
+// session keyring; masked and read-only parts of /proc and /sys; limits on memory, processes and processor
+// time; and a filter of system calls (package boot says which) for what namespaces don't cover, such as
+// AF_VSOCK, io_uring and keys. The guest is held by the same, with four capabilities over its own user
+// namespace. It is started from a table of descriptors in which all but the given ones close, so nothing
+// that this process has open, as a library in whatever program, reaches a sandbox; and no directory that
+// it is given leads up into the host's files.
+//
 // Without root, all of it is done with what the kernel gives to ordinary users: the new process makes
 // its mounts itself, in a user namespace that has one id only, and there are no cgroups.
 //

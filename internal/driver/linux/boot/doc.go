@@ -3,8 +3,9 @@
 // The process starts in new namespaces of its own, still with the host's files in view, and with the
 // listening end of a channel to the driver. Over the channel come the sandbox's mounts, as descriptors
 // that the driver has prepared with rights that nobody inside has, and a Plan. Run assembles them,
-// mounts a fresh /proc, /sys, /tmp, /dev/pts, /dev/shm and /dev/mqueue, changes root, drops the
-// host's files and every capability that the guest doesn't need, and answers. If the driver goes away
+// mounts a fresh /proc, /sys, /tmp, /dev/pts, /dev/shm and /dev/mqueue, forbids user
+// namespaces below its own, changes root, drops the host's files and every capability that the guest
+// doesn't need, puts a filter of system calls on itself and all its descendants, and answers. If the driver goes away
 // before it has sent its message, Run fails and the process is expected to exit; nothing is left then,
 // because the driver's mounts were never attached anywhere.
 //

@@ -96,6 +96,9 @@ func run(channel int) error {
 	if err := dropPrivileges(plan.Rootless == nil); err != nil {
 		return err
 	}
+	if err := loadFilter(); err != nil {
+		return err
+	}
 	// The driver starts it with one, to have fewer threads to drop privileges in.
 	runtime.GOMAXPROCS(min(runtime.NumCPU(), maxProcs))
 	return nil
