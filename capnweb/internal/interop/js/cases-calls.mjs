@@ -377,7 +377,7 @@ add("errors of the dispatch", async ({ api }) => {
   const missing = await thrown(api.nope(1));
   assert.ok(missing instanceof TypeError);
   assert.equal(missing.message, "'nope' is not a function.");
-  assert.match((await thrown(api.config.deep.nope())).message, /deep\.nope' is not a function/);
+  assert.match((await thrown(api.config.deep.nope())).message, /'config\.deep\.nope' is not a function/);
   assert.ok((await thrown(api.missing.deeper.still)) instanceof TypeError);
 });
 
