@@ -133,6 +133,22 @@ func TestQAHostileAgent(t *testing.T) {
 		}
 	})
 
+	t.Run("after a fork bomb the next command works", func(t *testing.T) {
+		t.Parallel()
+		if os.Geteuid() != 0 {
+			t.Skip("in an ordinary user's sandbox nothing is limited")
+		}
+		s := s.in(t)
+		session := s.session()
+		s.one(session, "tongs/scripted", "bash", map[string]any{"command": "bomb() { bomb | bomb & }; bomb; sleep 1; echo left"})
+		if got := s.bash(session, "echo alive"); !strings.HasPrefix(got, "alive\n") {
+			t.Errorf("afterwards: %q", got)
+		}
+		if got := s.bash(session, "ps -e | wc -l"); len(got) > 2 && !strings.Contains(got, "were ended") {
+			t.Errorf("processes afterwards: %s", got)
+		}
+	})
+
 	t.Run("a command that ignores signals ends with its timeout", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
