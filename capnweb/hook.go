@@ -247,7 +247,7 @@ func (h *valueHook) get(path []key) hook {
 	}
 	part := &payload{v: v}
 	if h.p.hasRefs() {
-		part = &payload{}
+		part = &payload{shared: true}
 		part.v = part.copyValue(v)
 	} else {
 		part.pending, part.blobs = h.p.pending, h.p.blobs

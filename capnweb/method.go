@@ -145,7 +145,7 @@ func (m *method) invoke(ctx context.Context, t *Target, args *payload) (any, err
 
 func (m *method) decode(in []reflect.Value, args *payload) ([]reflect.Value, error) {
 	list, _ := args.v.([]any)
-	d := decoder{p: args}
+	d := decoder{p: args, own: args.origin != nil} // what came on a session, came for this call
 	for i, t := range m.in {
 		rv := reflect.New(t).Elem()
 		if m.variadic && i == len(m.in)-1 {

@@ -26,7 +26,7 @@ type payload struct {
 	pending int
 	// origin is the session on which the payload arrived, nil for a local call.
 	origin *Session
-	// shared is set when another payload has the same tree.
+	// shared is set when another payload has the same tree, or bytes in it.
 	shared bool
 	// whole says that the value is only useful when its promises are resolved: the
 	// result of a map, which would take one message per promise otherwise.
@@ -80,7 +80,7 @@ func (p *payload) clone() *payload {
 	if !p.hasRefs() {
 		return &payload{v: p.v, pending: p.pending, origin: p.origin, blobs: p.blobs, shared: true}
 	}
-	c := &payload{origin: p.origin, blobs: p.blobs}
+	c := &payload{origin: p.origin, blobs: p.blobs, shared: true} // the bytes in it are
 	c.v = c.copyValue(p.v)
 	return c
 }

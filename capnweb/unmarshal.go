@@ -47,6 +47,8 @@ type decoder struct {
 	// move: references are handed over to the value decoded into (results).
 	// Otherwise they are lent (parameters).
 	move bool
+	// own: nobody else will look at the tree.
+	own bool
 }
 
 func (d *decoder) into(v any, out any) error {
@@ -151,7 +153,7 @@ func (d *decoder) leaf(v any, nested func(any) any) any {
 
 // bytes avoids a copy where nobody else holds the tree.
 func (d *decoder) bytes(b []byte) []byte {
-	if d.p.shared || !d.move {
+	if d.p.shared || !d.move && !d.own {
 		return append([]byte{}, b...)
 	}
 	return b
