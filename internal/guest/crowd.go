@@ -111,20 +111,26 @@ func (g *engine) relieve() {
 	defer g.making.Unlock()
 	if most := g.cfg.Cgroup.Tasks; most > 0 {
 		g.makeRoom(leftovers, func() bool {
-			// A bomb's numbers go up and down by the millisecond.
+			// A bomb's numbers may go up and down by the millisecond, and
+			// its processes end before they are read. Many different ones
+			// are a bomb too.
+			seen := map[int]bool{}
 			for range crowdSamples {
-				var all, left int64
+				before, left, all := len(seen), 0, int64(0)
 				for _, t := range g.children.survey(nil) {
 					all += int64(t.threads)
 					if t.owner == 0 {
-						left += int64(t.threads)
+						seen[t.pid] = true
+						left++
 					}
 				}
-				if left < most/4 {
+				switch {
+				case left == 0:
 					return true
-				}
-				if all > most-most/8 {
+				case all > most-most/8 || len(seen) > before && int64(len(seen)) > most/2 && before > 0:
 					return false
+				case len(seen) == before, before == 0 && left < crowdSession:
+					return true
 				}
 				time.Sleep(2 * time.Millisecond)
 			}
@@ -220,10 +226,18 @@ func (c *children) survey(do func([]tenant)) []tenant {
 				break
 			}
 			next, ok := stats[p.ppid]
-			if !ok {
+			if !ok && p.ppid != 0 {
 				// The parent ended while the list was read: its
-				// children are orphans now.
-				ours = self == 1 && p.ppid != 0
+				// children have another one now.
+				if p, ok = readProcess(strconv.Itoa(p.pid)); ok {
+					if p.ppid == self {
+						ours = true
+						break
+					}
+					next, ok = stats[p.ppid]
+				}
+			}
+			if !ok {
 				break
 			}
 			p = next

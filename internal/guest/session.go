@@ -96,22 +96,29 @@ func eachProcess(f func(procStat)) {
 	}
 	defer d.Close()
 	names, _ := d.Readdirnames(-1)
-	var buf [512]byte
 	for _, name := range names {
-		pid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		fd, err := unix.Open("/proc/"+name+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		if err != nil {
-			continue
-		}
-		n, _ := readFD(fd, buf[:])
-		unix.Close(fd)
-		if s, ok := parseStat(buf[:max(n, 0)]); ok && s.pid == pid {
+		if s, ok := readProcess(name); ok {
 			f(s)
 		}
 	}
+}
+
+// readProcess looks at the process with an entry of /proc; false when it is none,
+// or gone.
+func readProcess(name string) (procStat, bool) {
+	pid, err := strconv.Atoi(name)
+	if err != nil {
+		return procStat{}, false
+	}
+	fd, err := unix.Open("/proc/"+name+"/stat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return procStat{}, false
+	}
+	defer unix.Close(fd)
+	var buf [512]byte
+	n, _ := readFD(fd, buf[:])
+	s, ok := parseStat(buf[:max(n, 0)])
+	return s, ok && s.pid == pid
 }
 
 // parseStat reads the fields of /proc/PID/stat that matter here. The program's
