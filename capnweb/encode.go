@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"strconv"
 	"time"
+
+	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
 // maxSendDepth is how deep a value may be nested when it is sent.
@@ -132,8 +134,17 @@ func (e *encoder) object(x Object, depth int) error {
 	return nil
 }
 
+// roomFor makes room for n bytes if they are so many that most of a new buffer
+// would be cleared for nothing.
+func (e *encoder) roomFor(n int) {
+	if n > keepBuffer && n >= len(e.b) && n > cap(e.b)-len(e.b) {
+		e.b = append(bufpool.Get(len(e.b)+n), e.b...)
+	}
+}
+
 func (e *encoder) bytes(data []byte, kind string) {
 	e.lit(`["bytes","`)
+	e.roomFor(len(data) + len(data)/3 + 8)
 	e.b = appendBase64(e.b, data)
 	if kind == "" || kind == "Uint8Array" || !e.newer() {
 		e.lit(`"]`)

@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
 // outbox holds the messages that wait to be written, one after the other, each
@@ -35,7 +37,7 @@ type outbox struct {
 
 const (
 	// keepBuffer is the capacity above which a buffer is not kept after a burst.
-	keepBuffer = 1 << 20
+	keepBuffer = bufpool.Keep
 	// lazyDelay is how long a message may wait for company when nobody waits for it.
 	lazyDelay = 200 * time.Microsecond
 	// inlineBytes is how much is written without the writing goroutine.
@@ -138,6 +140,8 @@ func (o *outbox) written(buf []byte, ends []int) {
 	o.busy = false
 	if cap(buf) <= keepBuffer {
 		o.spare, o.spareN = buf, ends
+	} else {
+		bufpool.Put(buf)
 	}
 	o.room.Broadcast()
 	if o.closed {

@@ -143,6 +143,9 @@ func (d *decoder) leaf(v any, nested func(any) any) any {
 		return float64(x)
 	case []byte:
 		return d.bytes(x)
+	case TypedArray:
+		x.Data = d.bytes(x.Data)
+		return x
 	case *Stub:
 		return d.stub(x)
 	case *Error:

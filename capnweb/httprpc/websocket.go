@@ -13,6 +13,19 @@ import (
 	"unicode/utf8"
 
 	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
+)
+
+const (
+	// firstPiece and secondPiece are how much memory is taken for a long message at
+	// once, at first and when that much has come. From then on it doubles.
+	firstPiece  = 64 << 10
+	secondPiece = 4 << 20
+
+	// longFrame is the size from which a message is not put in the buffer of writing
+	// as a whole, and writePiece that of one write.
+	longFrame  = 32 << 10
+	writePiece = 256 << 10
 )
 
 // socket carries messages as WebSocket text frames over a connection on which the
@@ -159,8 +172,8 @@ func (s *socket) explain(err error) error {
 }
 
 func (s *socket) read() ([]byte, error) {
-	if cap(s.msg) > keepBuffer {
-		bigBuffers.put(s.msg)
+	if cap(s.msg) > bufpool.Keep {
+		bufpool.Put(s.msg)
 		s.msg = nil
 	}
 	s.msg = s.msg[:0]
@@ -206,9 +219,9 @@ func (s *socket) readPayload(h frameHeader) error {
 		}
 		n = min(left, n)
 		if cap(s.msg)-at < n {
-			bigger := bigBuffers.get(at + n)[:at]
+			bigger := bufpool.Get(at + n)[:at]
 			copy(bigger, s.msg)
-			bigBuffers.put(s.msg)
+			bufpool.Put(s.msg)
 			s.msg = bigger
 		}
 		s.msg = s.msg[:at+n]
