@@ -96,7 +96,9 @@ type Class[T any] struct {
 //		"value":     capnweb.Getter((*Counter).Value),
 //	})
 //
-// It panics when one of them cannot be exported.
+// A class whose methods make objects of the same class refers to itself: declare the
+// variable, and set it in func init. NewClass panics when one of the functions cannot
+// be exported.
 func NewClass[T any](m Methods, opts ...TargetOption) *Class[T] {
 	return &Class[T]{methods: compile(m, reflect.TypeFor[T]()), opts: opts}
 }
