@@ -82,6 +82,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		s.lease.Stop()
 	}
 	defer context.AfterFunc(ctx, func() { s.stop("the context ended") })()
+	acceptSignals()
 	if cfg.Exclusive {
 		defer s.takeSignals()()
 	}
@@ -182,9 +183,8 @@ func fsID(call uintptr, id uint32) error {
 	return nil
 }
 
-// takeSignals lets SIGTERM and SIGINT end the guest. That SIGHUP and others are
-// taken too has a second use: what is caught here is at its default in commands,
-// though it may have been ignored when this process began.
+// takeSignals lets SIGTERM and SIGINT end the guest. What is caught here is at its
+// default in commands.
 func (s *server) takeSignals() (release func()) {
 	ch := make(chan os.Signal, 4)
 	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -88,7 +88,7 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 	// start returns: both wait for this lock.
 	p.mu.Lock()
 	p.started = time.Now()
-	p.child, err = g.spawn(path, spec.Argv, attr, p.reaped)
+	p.child, err = g.spawnFed(path, spec.Argv, attr, p.reaped)
 	for _, f := range theirs {
 		f.Close()
 	}
@@ -244,7 +244,7 @@ func startError(err error, name string) error {
 	case errors.Is(err, unix.E2BIG):
 		e.Code, e.Hint = sandbox.CodeInvalidCommand, "the arguments and environment are too long (128 KiB each, 2 MiB all); write them to a file or to standard input"
 	case errors.Is(err, unix.ENOMEM):
-		e.Hint = "the sandbox is out of memory; end something"
+		e.Hint = "the sandbox's memory limit is reached: end something, or remove what is in /tmp, which is in memory"
 	}
 	return e
 }
