@@ -106,9 +106,9 @@ func (g *engine) within(d time.Duration, ask func() bool) bool {
 // nearly so (seven eighths of it), and ends what commands that are over have left.
 // It doesn't wait for the next command to fail, since a bomb uses all the processor
 // that it is allowed, and a command that starts may need more than one place.
+//
+// The caller holds making.
 func (g *engine) relieve() {
-	g.making.Lock()
-	defer g.making.Unlock()
 	if most := g.cfg.Cgroup.Tasks; most > 0 {
 		g.makeRoom(leftovers, func() bool {
 			// A bomb's numbers may go up and down by the millisecond, and
@@ -381,10 +381,26 @@ func (g *engine) look() {
 	if !g.children.init {
 		return
 	}
-	last := int64(lastPID())
-	if since := last - g.forked.Load(); last == 0 || since >= 0 && since < crowdForks {
+	few := func() bool {
+		last := int64(lastPID())
+		since := last - g.forked.Load()
+		return last == 0 || since >= 0 && since < crowdForks
+	}
+	if few() {
 		return
 	}
+	g.making.Lock()
+	defer g.making.Unlock()
+	if few() {
+		return // somebody has looked meanwhile
+	}
 	g.relieve()
-	g.forked.Store(last)
+	g.forked.Store(int64(lastPID()))
+}
+
+// looks is look at any rate.
+func (g *engine) looks() {
+	g.making.Lock()
+	defer g.making.Unlock()
+	g.relieve()
 }

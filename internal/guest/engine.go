@@ -44,7 +44,7 @@ func newEngine(cfg *Config, root bool, c *children) *engine {
 		byID: map[string]*process{},
 	}
 	c.mu.Lock() // it reaps already
-	c.many = func() { g.wg.Go(g.relieve) }
+	c.many = func() { g.wg.Go(g.looks) }
 	c.mu.Unlock()
 	return g
 }
