@@ -315,30 +315,22 @@ type output struct {
 	conn      net.Conn
 	r         *FrameReader
 	off       int64
-	confirmed int64
-	every     int64 // confirm after so many bytes
+	confirmed int64 // over this connection
+	every     int64 // confirm after so many bytes, at the latest
 	dropped   int64
 	info      *ProcessInfo
 	err       error
 }
 
 func newOutput(conn net.Conn, op string, off, logBytes int64) *output {
-	// Often enough that a full log always has something to confirm.
-	return &output{op: op, conn: conn, r: newFrameReader(conn, 64<<10), off: off, confirmed: off, every: min(logBytes/4, 256<<10)}
+	return &output{op: op, conn: conn, r: newFrameReader(conn, 64<<10), off: off, every: min(logBytes/4, 256<<10)}
 }
 
 func (o *output) Next(ctx context.Context) (Stream, []byte, int64, error) {
 	if o.err != nil {
 		return 0, nil, 0, o.err
 	}
-	if o.off-o.confirmed >= o.every {
-		var b [8]byte
-		binary.BigEndian.PutUint64(b[:], uint64(o.off))
-		if _, err := o.conn.Write(b[:]); err != nil {
-			return o.fail(ctx, err)
-		}
-		o.confirmed = o.off
-	}
+	o.confirm()
 	stop := context.AfterFunc(ctx, func() { _ = o.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() {
@@ -375,6 +367,20 @@ func (o *output) Next(ctx context.Context) (Stream, []byte, int64, error) {
 			return o.fail(ctx, errors.New("the guest sent a frame of an unknown kind"))
 		}
 	}
+}
+
+// confirm tells the guest what has been read: after so many bytes, and always before waiting for more.
+// A log can be full with few bytes, when its streams alternate, or with bytes that an earlier connection
+// has brought and could not confirm any more; its command waits then.
+func (o *output) confirm() {
+	if o.off == o.confirmed || o.off-o.confirmed < o.every && o.r.buffered() > 0 {
+		return
+	}
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], uint64(o.off))
+	// When it can't be told, what has come already can still be read; the end then says why it is one.
+	_, _ = o.conn.Write(b[:])
+	o.confirmed = o.off
 }
 
 // fail ends the reading for good, unless only the caller's context has ended

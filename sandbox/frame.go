@@ -92,6 +92,9 @@ type FrameReader struct {
 // NewFrameReader makes a FrameReader with a small buffer.
 func NewFrameReader(r io.Reader) *FrameReader { return newFrameReader(r, 4<<10) }
 
+// buffered is how many bytes can be read without waiting.
+func (f *FrameReader) buffered() int { return f.r.Buffered() - f.used }
+
 func newFrameReader(r io.Reader, size int) *FrameReader {
 	return &FrameReader{r: bufio.NewReaderSize(r, size)}
 }

@@ -124,6 +124,39 @@ func TestLosslessOverBrokenConnections(t *testing.T) {
 	}
 }
 
+// A log that is full of marks has few bytes. Its reader confirms them all the same, and the command
+// goes on.
+func TestLosslessOfAlternatingStreams(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	ctx := b.context()
+	const n = 2000
+	script := fmt.Sprintf("for ((i = 0; i < %d; i++)); do printf o; printf e >&2; done", n)
+	start(ctx, t, b, sandbox.ProcessSpec{ID: "both", Argv: []string{"bash", "-c", script}, Mode: sandbox.Lossless, LogBytes: 8 << 10})
+	o, err := b.Output(ctx, "both", sandbox.OutputOptions{Follow: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	count := map[sandbox.Stream]int{}
+	for {
+		stream, data, dropped, err := o.Next(ctx)
+		count[stream] += len(data)
+		if dropped != 0 {
+			t.Fatalf("%d bytes were dropped", dropped)
+		}
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if count[sandbox.Stdout] != n || count[sandbox.Stderr] != n {
+		t.Errorf("%d and %d bytes, want %d of each", count[sandbox.Stdout], count[sandbox.Stderr], n)
+	}
+}
+
 // The command really waits: while nobody reads, it writes no more than its log
 // and its pipe hold.
 func TestLosslessWaitsForItsReader(t *testing.T) {
