@@ -31,7 +31,8 @@ type cgroups interface {
 	// create makes a sandbox's group, or finds it, and sets its limits. base is the first of the
 	// sandbox's user ids.
 	create(name string, limits driver.Limits, base uint32) (*group, error)
-	// remove removes a sandbox's group, whose processes have ended or are ending.
+	// remove removes a sandbox's group. Processes that are still in it are killed, and with a thread of
+	// the guest the whole sandbox.
 	remove(ctx context.Context, name string) error
 	// names lists the groups there are.
 	names() ([]string, error)

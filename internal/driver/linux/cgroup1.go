@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -107,8 +108,46 @@ func mkdirGroup(dir string) error {
 	return err
 }
 
+// kill ends every process that has a thread in the group. It does not wait.
+func (c *cgroup1) kill(name string) error {
+	for _, controller := range c.controllers() {
+		text, err := os.ReadFile(filepath.Join(c.dirs[controller], cgroupParent, name, "tasks"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		for _, thread := range strings.Fields(string(text)) {
+			if pid := threadGroup(thread); pid > 1 {
+				if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+					return os.NewSyscallError("kill", err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// threadGroup is the process that a thread belongs to; 0 when the thread has ended.
+func threadGroup(thread string) int {
+	text, err := os.ReadFile("/proc/" + thread + "/status")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "Tgid:"); ok {
+			pid, err := strconv.Atoi(strings.TrimSpace(value))
+			if err == nil {
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
 func (c *cgroup1) remove(ctx context.Context, name string) error {
-	var errs []error
+	errs := []error{c.kill(name)}
 	for _, controller := range c.controllers() {
 		errs = append(errs, removeGroup(ctx, filepath.Join(c.dirs[controller], cgroupParent, name)))
 	}

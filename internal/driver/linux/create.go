@@ -271,10 +271,16 @@ func (d *Driver) Recover(ctx context.Context) ([]string, error) {
 	}
 	for _, group := range groups {
 		if id, ours := d.groupID(group); ours && !known[id] {
+			// Its directory may have been removed by hand while it ran: nothing else ends it then.
 			ctx, cancel := within(ctx, killTimeout)
-			errs = append(errs, d.groups.remove(ctx, group))
+			err := d.groups.remove(ctx, group)
 			cancel()
-			note("removed cgroup %s of no sandbox", group)
+			if err != nil { // no reason not to go on; its user ids stay taken
+				note("could not remove cgroup %s of no sandbox: %v", group, err)
+				known[id] = true
+				continue
+			}
+			note("ended what ran in cgroup %s of no sandbox, and removed it", group)
 		}
 	}
 	names := make(map[string]bool)
