@@ -137,11 +137,14 @@ func (h *Host) makeReady(ctx context.Context, l *launched, after uint64) error {
 		return err
 	}
 	h.bridge.Poke()
-	if err := h.bridge.Wait(ready); err != nil {
-		return h.withLastWords(ready, "its plugin cannot be reached", err)
-	}
-	if err := h.checkTools(ready); err != nil {
+	checked := make(chan error, 1) // the tools are read back while the bridge connects
+	go func() { checked <- h.checkTools(ready) }()
+	bridged := h.bridge.Wait(ready)
+	if err := <-checked; err != nil {
 		return err
+	}
+	if bridged != nil {
+		return h.withLastWords(ready, "its plugin cannot be reached", bridged)
 	}
 	if l.server.Fresh && h.cfg.OnStart != nil {
 		if err := h.cfg.OnStart(ready, l.server); err != nil {
