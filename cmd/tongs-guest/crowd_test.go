@@ -49,7 +49,7 @@ func population(t *testing.T, group string) int {
 // dwindle waits until a group has so many processes.
 func dwindle(t *testing.T, group string, want int) {
 	t.Helper()
-	late := time.Now().Add(5 * time.Second)
+	late := time.Now().Add(30 * time.Second)
 	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
 		n := population(t, group)
 		if n == want {
@@ -106,16 +106,6 @@ func TestForkBomb(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A bomb dies at the end of the run that left it, also when nothing follows.
-func TestForkBombWithoutNextCommand(t *testing.T) {
-	b, group := newCrowded(t)
-	ctx := t.Context()
-	if _, err := b.RunTool(ctx, bashCall("c1", `bomb(){ bomb|bomb& }; bomb; sleep 1; echo after`), sandbox.ToolHooks{}); err != nil {
-		t.Logf("the bomb's own run: %v", err)
-	}
-	dwindle(t, group, 0)
 }
 
 // A bomb whose run is still going on makes room for a command beside it, and the

@@ -9,7 +9,8 @@ import (
 )
 
 // A program can't be started while the commands' memory limit is reached: its arguments find no page.
-// The kernel then says ENOMEM, or E2BIG as if they were too long. Right after a command was killed for
+// The kernel then says ENOMEM, or E2BIG as if they were too long, or ENFILE when there is none for the
+// pipe on which the child would report. Right after a command was killed for
 // its memory that passes within milliseconds, since what it had is given back late.
 const (
 	starvedTimeout = 2 * time.Second
@@ -20,7 +21,7 @@ const (
 // starved tells a lack of memory from arguments that are really too long.
 func starved(err error, argv, env []string) bool {
 	if !errors.Is(err, unix.E2BIG) {
-		return errors.Is(err, unix.ENOMEM)
+		return errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.ENFILE)
 	}
 	n := 0
 	for _, list := range [][]string{argv, env} {

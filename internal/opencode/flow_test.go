@@ -344,8 +344,8 @@ func TestFlow(t *testing.T) {
 			result <- tools(parts)
 		}()
 		begun := func() bool {
-			_, err := os.Stat(filepath.Join(r.boxes.dir(session), "count"))
-			return err == nil
+			text, err := os.ReadFile(filepath.Join(r.boxes.dir(session), "count"))
+			return err == nil && string(text) == "x\n"
 		}
 		for !begun() {
 			if ctx.Err() != nil {
