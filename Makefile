@@ -33,7 +33,7 @@ demo: build ## Fetch OpenCode, start everything, let the scripted model do one t
 .PHONY: test
 test: lint ## Run the linters and every test (race detector on where a C compiler is)
 	@if [ -z "$(RACE)" ]; then echo "no gcc: testing without the race detector"; fi
-	$(TESTENV) $(GO) test $(RACE) -timeout $(TIMEOUT) ./...
+	$(TESTENV) $(GO) test $(RACE) -count=1 -timeout $(TIMEOUT) ./... # programs are built by tests, which the cache cannot see
 
 .PHONY: test-long
 test-long: ## Also what takes minutes: thousands of rounds, two minutes of each fuzz target
