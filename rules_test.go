@@ -46,14 +46,13 @@ var layers = map[string][]string{
 var guestMayNotLink = []string{"net/http", "crypto/tls", "text/template"}
 
 type pkg struct {
-	ImportPath, Doc, Name              string
-	Imports, TestImports, XTestImports []string
-	Deps                               []string
+	ImportPath, Doc string
+	Imports, Deps   []string
 }
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Doc,Name,Imports,Deps", "./...")
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Doc,Imports,Deps", "./...")
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)

@@ -108,6 +108,21 @@ func TestForkBomb(t *testing.T) {
 	}
 }
 
+// A bomb dies at the end of the run that left it, also when nothing follows. That is not true yet each
+// time: about one bomb in six stays at its limit, without forking any more, until the next command. So
+// this runs with the long tests only, where it may fail, until the guest sees that case too.
+func TestForkBombWithoutNextCommand(t *testing.T) {
+	if os.Getenv("TONGS_TEST_LONG") != "1" {
+		t.Skip("known to fail at times; set TONGS_TEST_LONG=1")
+	}
+	b, group := newCrowded(t)
+	ctx := t.Context()
+	if _, err := b.RunTool(ctx, bashCall("c1", `bomb(){ bomb|bomb& }; bomb; sleep 1; echo after`), sandbox.ToolHooks{}); err != nil {
+		t.Logf("the bomb's own run: %v", err)
+	}
+	dwindle(t, group, 0)
+}
+
 // A bomb whose run is still going on makes room for a command beside it, and the
 // run is not ended.
 func TestForkBombBeside(t *testing.T) {
