@@ -28,7 +28,7 @@ var layers = map[string][]string{
 	"internal/guest": {"internal/tool", "internal/files", "sandbox", "capnweb"},
 
 	"internal/image":  {"sandbox"},
-	"internal/driver": {"internal/image", "internal/guest", "sandbox"},
+	"internal/driver": {"internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/fleet":  {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
 	"plugin":               {},

@@ -117,7 +117,7 @@ func Run(t *testing.T, s Suite) {
 		{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
 		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
 		{"HostKilledAnywhere", testHostKilledAnywhere}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
-		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID},
+		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -169,6 +169,13 @@ func (b *bed) tearDown(t testing.TB) {
 	for _, l := range b.leaks(t) {
 		t.Errorf("left over: %s", l)
 	}
+}
+
+// ending is a context for what is undone after a test, when the test's own has ended.
+func (b *bed) ending(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 func (b *bed) spec(id string) driver.Spec { return driver.Spec{ID: id, Image: b.image} }
