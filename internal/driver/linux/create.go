@@ -146,6 +146,9 @@ func (d *Driver) layOut(ctx context.Context, dir string, r record) error {
 			}
 		}
 	}
+	if err := writeJSON(dir, labelsFile, r.Spec.Labels); err != nil {
+		return err
+	}
 	return writeJSON(dir, recordFile, r)
 }
 

@@ -202,7 +202,7 @@ func (d *Driver) List(ctx context.Context) ([]driver.Status, error) {
 			}
 		}
 		if err != nil {
-			s = driver.Status{ID: e.Name(), Damaged: err.Error()}
+			s = driver.Status{ID: e.Name(), Labels: readLabels(d.dir(e.Name())), Damaged: err.Error()}
 		}
 		all = append(all, s)
 	}

@@ -193,7 +193,7 @@ func TestDamaged(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()
 	d := newDriver(t, func(c *linux.Config) { c.Home = home })
-	create(t, d, driver.Spec{ID: "hurt"})
+	create(t, d, driver.Spec{ID: "hurt", Labels: map[string]string{"whose": "mine"}})
 	if err := d.Stop(t.Context(), "hurt"); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +201,7 @@ func TestDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	all, err := d.List(t.Context())
-	if err != nil || len(all) != 1 || all[0].Damaged == "" {
+	if err != nil || len(all) != 1 || all[0].Damaged == "" || all[0].Labels["whose"] != "mine" {
 		t.Errorf("List: %+v, %v", all, err)
 	}
 	if done, err := d.Recover(t.Context()); err != nil || len(done) != 0 {

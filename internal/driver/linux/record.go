@@ -21,6 +21,7 @@ import (
 // Names in a sandbox's directory.
 const (
 	recordFile = "sandbox.json" // what it was made from
+	labelsFile = "labels.json"  // the labels in recordFile once more: they say whose files these are when that file is lost
 	guestFile  = "guest.json"   // which process its guest is; absent after Stop
 	logFile    = "guest.log"    // what the last guest that died had said
 	upperDir   = "upper"        // what the sandbox has written
@@ -69,6 +70,15 @@ func readRecord(dir string) (record, error) {
 		return record{}, fmt.Errorf("%s: %d can't be the first of a range of user ids", recordFile, r.Base)
 	}
 	return r, nil
+}
+
+// readLabels gives what readRecord could not: nil when that is lost too.
+func readLabels(dir string) map[string]string {
+	var labels map[string]string
+	if data, err := os.ReadFile(filepath.Join(dir, labelsFile)); err == nil {
+		_ = json.Unmarshal(data, &labels) // damaged like the record
+	}
+	return labels
 }
 
 func readGuest(dir string) (guestRecord, bool, error) {
