@@ -20,6 +20,9 @@ type Handler struct {
 	// OnSession, if set, is told of each WebSocket session before the first message is
 	// read, to call the client from here. It must not block. The session ends by itself.
 	OnSession func(*http.Request, *capnweb.Session)
+	// Protocol, if set, chooses one of the subprotocols that a WebSocket client offers; "" is
+	// none. A browser that offers some takes no connection without one of them.
+	Protocol func(*http.Request) string
 	// AllowOrigins are patterns of hosts whose pages may connect, beside pages of the
 	// handler's own host: "example.com", "*.example.com", or "*" for all. Programs other
 	// than browsers send no Origin and are not concerned.
@@ -97,7 +100,11 @@ func (h *Handler) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	conn, br, ok := accept(w, r)
+	protocol := ""
+	if h.Protocol != nil {
+		protocol = h.Protocol(r)
+	}
+	conn, br, ok := accept(w, r, protocol)
 	if !ok {
 		return
 	}

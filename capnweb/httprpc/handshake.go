@@ -109,7 +109,7 @@ func restReader(rest []byte, conn net.Conn) *bufio.Reader {
 
 // accept makes the server's part of the opening handshake. When it fails, it has
 // answered the request.
-func accept(w http.ResponseWriter, r *http.Request) (net.Conn, *bufio.Reader, bool) {
+func accept(w http.ResponseWriter, r *http.Request, protocol string) (net.Conn, *bufio.Reader, bool) {
 	refuse := func(code int, text string) (net.Conn, *bufio.Reader, bool) {
 		http.Error(w, text, code)
 		return nil, nil, false
@@ -134,7 +134,11 @@ func accept(w http.ResponseWriter, r *http.Request) (net.Conn, *bufio.Reader, bo
 	_ = conn.SetDeadline(time.Time{})
 	rest, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	br := restReader(rest, conn)
-	answer := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + acceptKey(key) + "\r\n\r\n"
+	answer := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + acceptKey(key) + "\r\n"
+	if protocol != "" && hasToken(r.Header, "Sec-WebSocket-Protocol", protocol) {
+		answer += "Sec-WebSocket-Protocol: " + protocol + "\r\n"
+	}
+	answer += "\r\n"
 	_ = conn.SetWriteDeadline(time.Now().Add(closeTimeout * 10))
 	if _, err := io.WriteString(conn, answer); err != nil {
 		_ = conn.Close()
