@@ -21,7 +21,35 @@ type Dialer func(ctx context.Context) (net.Conn, error)
 // It does not reconnect: when the session breaks, every pending and later call
 // fails with CodeConnectionLost, and a new Client has to be made. What runs in the
 // sandbox goes on, and is there by its id if Info().Incarnation is the same.
+//
+// [Connect] makes one over a guest's socket, remote.Dial over a public endpoint.
 type Client struct {
+	link Link
+	main *capnweb.Stub
+}
+
+// A Link is what a Client talks through: a guest's socket, or something that leads
+// to one. Its methods may be called by many goroutines.
+type Link interface {
+	// Main is the guest's main object, or one that passes its calls on. The
+	// link owns it.
+	Main() *capnweb.Stub
+	// OpenRaw opens the connection that a token stands for. Errors are
+	// *Error with the operation op, or a context's own.
+	OpenRaw(ctx context.Context, op, token string) (net.Conn, error)
+	// Incarnation names the life of the sandbox that the link leads to.
+	Incarnation() string
+	// Done is closed when the link is broken or closed; Err then says why.
+	Done() <-chan struct{}
+	Err() error
+	Close() error
+}
+
+// NewClient makes a client over a link, which it owns.
+func NewClient(link Link) *Client { return &Client{link: link, main: link.Main()} }
+
+// socketLink leads to a guest's socket.
+type socketLink struct {
 	dial        Dialer
 	session     *capnweb.Session
 	main        *capnweb.Stub
@@ -43,20 +71,20 @@ const greetingTimeout = 10 * time.Second
 // returned, as the cause of CodeConnectionLost; CodeProtocolMismatch when the
 // guest is of another version or no guest at all; CodeTooManyConnections.
 func Connect(ctx context.Context, dial func(context.Context) (net.Conn, error)) (*Client, error) {
-	c := &Client{dial: dial}
-	conn, inc, err := c.open(ctx, "connect", "")
+	l := &socketLink{dial: dial}
+	conn, inc, err := l.open(ctx, "connect", "")
 	if err != nil {
 		return nil, err
 	}
-	c.incarnation = inc
-	c.session = capnweb.NewSession(capnweb.NewStreamTransport(conn, 0), nil)
-	c.main = c.session.Main()
-	return c, nil
+	l.incarnation = inc
+	l.session = capnweb.NewSession(capnweb.NewStreamTransport(conn, 0), nil)
+	l.main = l.session.Main()
+	return NewClient(l), nil
 }
 
 // open makes a connection and exchanges the first lines.
-func (c *Client) open(ctx context.Context, op, token string) (net.Conn, string, error) {
-	conn, err := c.dial(ctx)
+func (l *socketLink) open(ctx context.Context, op, token string) (net.Conn, string, error) {
+	conn, err := l.dial(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, "", ctx.Err()
@@ -103,18 +131,37 @@ func greet(conn net.Conn, token string) (Welcome, error) {
 	return ParseWelcome(line)
 }
 
-// raw opens the connection that a token stands for.
-func (c *Client) raw(ctx context.Context, op, token string) (net.Conn, error) {
-	conn, inc, err := c.open(ctx, op, token)
+// OpenRaw implements Link.
+func (l *socketLink) OpenRaw(ctx context.Context, op, token string) (net.Conn, error) {
+	conn, inc, err := l.open(ctx, op, token)
 	if err != nil {
 		return nil, err
 	}
-	if inc != c.incarnation {
+	if inc != l.incarnation {
 		_ = conn.Close()
 		return nil, Errf(CodeConnectionLost, op, "the sandbox was started anew meanwhile", "connect again")
 	}
 	return conn, nil
 }
+
+func (l *socketLink) Main() *capnweb.Stub   { return l.main }
+func (l *socketLink) Incarnation() string   { return l.incarnation }
+func (l *socketLink) Done() <-chan struct{} { return l.session.Done() }
+func (l *socketLink) Err() error            { return l.session.Err() }
+
+func (l *socketLink) Close() error {
+	_ = l.main.Close()
+	return l.session.Close(nil)
+}
+
+// raw opens the connection that a token stands for.
+func (c *Client) raw(ctx context.Context, op, token string) (net.Conn, error) {
+	return c.link.OpenRaw(ctx, op, token)
+}
+
+// Link is what the client talks through, for those who pass its calls on. It
+// stays the client's.
+func (c *Client) Link() Link { return c.link }
 
 // call makes one call and decodes its error.
 func call[T any](ctx context.Context, c *Client, op, method string, args ...any) (T, error) {
@@ -130,17 +177,14 @@ func call[T any](ctx context.Context, c *Client, op, method string, args ...any)
 type none = capnweb.Value
 
 // Close ends the session. Processes, tool runs and listeners stay.
-func (c *Client) Close() error {
-	_ = c.main.Close()
-	return c.session.Close(nil)
-}
+func (c *Client) Close() error { return c.link.Close() }
 
 // Done is closed when the session is over.
-func (c *Client) Done() <-chan struct{} { return c.session.Done() }
+func (c *Client) Done() <-chan struct{} { return c.link.Done() }
 
 // Err is nil while the session lives, then a CodeConnectionLost with its cause.
 func (c *Client) Err() error {
-	if err := c.session.Err(); err != nil {
+	if err := c.link.Err(); err != nil {
 		return FromWire("connect", err)
 	}
 	return nil
@@ -148,7 +192,7 @@ func (c *Client) Err() error {
 
 // Incarnation names the life of the sandbox that this client talks to: it changes
 // when the guest is started anew, and with it all processes and runs are gone.
-func (c *Client) Incarnation() string { return c.incarnation }
+func (c *Client) Incarnation() string { return c.link.Incarnation() }
 
 // Info asks the guest about itself. It is also a cheap sign of life.
 func (c *Client) Info(ctx context.Context) (*GuestInfo, error) {

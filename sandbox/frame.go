@@ -40,6 +40,11 @@ type FrameWriter struct {
 	vec [2][]byte
 }
 
+// vectorWriter is a connection that is not the kernel's and takes a frame whole.
+type vectorWriter interface {
+	WriteVector(parts [][]byte) error
+}
+
 // NewFrameWriter makes a FrameWriter; on a net.Conn, header and payload go out
 // in one system call.
 func NewFrameWriter(w io.Writer) *FrameWriter { return &FrameWriter{w: w} }
@@ -55,6 +60,9 @@ func (f *FrameWriter) Write(kind FrameKind, payload []byte) error {
 		return err
 	}
 	f.vec = [2][]byte{f.hdr[:], payload}
+	if v, ok := f.w.(vectorWriter); ok {
+		return v.WriteVector(f.vec[:])
+	}
 	bufs := net.Buffers(f.vec[:])
 	_, err := bufs.WriteTo(f.w)
 	return err
