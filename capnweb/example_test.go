@@ -144,3 +144,35 @@ func ExampleMap() {
 	fmt.Println(squares, err)
 	// Output: [1 4 9] <nil>
 }
+
+// A struct of functions gives the methods of an object their types.
+func ExampleBind() {
+	s, done := session(capnweb.NewTarget(capnweb.Methods{
+		"login": func(name string) *capnweb.Target { return accounts.New(&account{name}) },
+	}))
+	defer done()
+	ctx := context.Background()
+
+	type service struct {
+		Login func(name string) *capnweb.Promise
+	}
+	type user struct {
+		Greet func(ctx context.Context, greeting string) (string, error)
+		Name  func(ctx context.Context) (string, error) `rpc:"name,get"`
+	}
+	api, err := capnweb.Bind[service](s.Main())
+	if err != nil {
+		log.Fatal(err)
+	}
+	promise := api.Login("Ada") // not awaited
+	defer promise.Close()
+	ada, err := capnweb.Bind[user](promise)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(ada.Greet(ctx, "Hello"))
+	fmt.Println(ada.Name(ctx))
+	// Output:
+	// Hello, Ada <nil>
+	// Ada <nil>
+}
