@@ -36,6 +36,12 @@ const (
 	CodeProcessExited           Code = "PROCESS_EXITED"
 	CodeTooManyProcesses        Code = "TOO_MANY_PROCESSES"
 	CodeStdinClosed             Code = "STDIN_CLOSED"
+	CodeStdinTaken              Code = "STDIN_TAKEN"                 // another writer has taken over
+	CodeExitedBeforeReady       Code = "PROCESS_EXITED_BEFORE_READY" // it ended before what was waited for
+	CodeReadyTimeout            Code = "PROCESS_READY_TIMEOUT"       // what was waited for did not come in time
+	CodeSessionExists           Code = "SESSION_ALREADY_EXISTS"      // a shell session of that name
+	CodeSessionNotFound         Code = "SESSION_NOT_FOUND"
+	CodeSessionDestroyed        Code = "SESSION_DESTROYED" // it was there, and somebody has deleted it
 	CodeToolNotFound            Code = "TOOL_NOT_FOUND"
 	CodeToolFailed              Code = "TOOL_FAILED"
 	CodeCallConflict            Code = "CALL_ID_CONFLICT" // one call id, two different calls
@@ -78,7 +84,9 @@ var statuses = map[Code]int{
 	CodeCommandNotFound: 404, CodeCommandPermissionDenied: 403,
 	CodeCommandExecutionError: 500, CodeInvalidCommand: 400,
 	CodeProcessNotFound: 404, CodeProcessExists: 409, CodeProcessExited: 409,
-	CodeTooManyProcesses: 429, CodeStdinClosed: 409,
+	CodeTooManyProcesses: 429, CodeStdinClosed: 409, CodeStdinTaken: 409,
+	CodeExitedBeforeReady: 500, CodeReadyTimeout: 408,
+	CodeSessionExists: 409, CodeSessionNotFound: 404, CodeSessionDestroyed: 410,
 	CodeToolNotFound: 404, CodeToolFailed: 500, CodeCallConflict: 409, CodeRunLost: 410,
 	CodeRejected: 403, CodeAborted: 499, CodeTimeout: 408,
 
