@@ -49,6 +49,9 @@ var mainClass = capnweb.NewClass[*rpcMain](capnweb.Methods{
 	"listen":   (*rpcMain).listen,
 	"unlisten": (*rpcMain).unlisten,
 
+	"ports":      (*rpcMain).ports,
+	"watchPorts": (*rpcMain).watchPorts,
+
 	"tool":   (*rpcMain).tool,
 	"cancel": (*rpcMain).cancel,
 }, capnweb.Concurrent())
@@ -301,6 +304,10 @@ func (m *rpcMain) listen(name, address string) (*sandbox.TokenReply, error) {
 	}
 	return m.token(func(u *net.UnixConn) { handOver(u, fd) }, func() { _ = unix.Close(fd) })
 }
+
+func (m *rpcMain) ports() ([]sandbox.PortInfo, error) { return m.s.ports() }
+
+func (m *rpcMain) watchPorts() (*sandbox.TokenReply, error) { return m.token(m.s.serveWatch, nil) }
 
 func (m *rpcMain) tool(ctx context.Context, req sandbox.ToolRequest) (*sandbox.ToolResult, error) {
 	return m.s.runTool(ctx, req)
