@@ -36,12 +36,17 @@ const (
 	parallelStops = 16
 )
 
-// Config is what a fleet needs. All fields are required.
+// Config is what a fleet needs. Driver, Recipe and Logger are required.
 type Config struct {
 	Driver driver.Driver
 	// Recipe is how a session's sandbox is made. The fleet fills in ID and its labels.
 	Recipe driver.Spec
 	Logger *slog.Logger
+	// Reserved are names of sandboxes that are not for others: they are not listed, found or removed
+	// by name.
+	Reserved []string
+	// MaxNamed is how many named sandboxes Create makes. Default DefaultMaxNamed.
+	MaxNamed int
 }
 
 // Fleet is safe for use by many goroutines.
@@ -52,6 +57,8 @@ type Fleet struct {
 	members map[key]*member
 	gone    map[key]struct{} // forgotten ones, at most maxGone: calls that come late get no new sandbox
 	closed  bool
+
+	abandoned sync.WaitGroup // what Create has to take back
 }
 
 // maxGone bounds what is remembered of forgotten sessions. Late calls come within minutes.
@@ -148,10 +155,12 @@ func (f *Fleet) destroy(ctx context.Context, k key) error {
 	f.mu.Lock()
 	m, ok := f.members[k]
 	delete(f.members, k)
-	if len(f.gone) >= maxGone {
-		clear(f.gone)
+	if k.label == labelSession { // a name can be used again
+		if len(f.gone) >= maxGone {
+			clear(f.gone)
+		}
+		f.gone[k] = struct{}{}
 	}
-	f.gone[k] = struct{}{}
 	f.mu.Unlock()
 	if !ok {
 		return nil
@@ -202,24 +211,25 @@ func (f *Fleet) Close() {
 	}
 }
 
-// close makes the fleet refuse what comes and returns its members.
+// close makes the fleet refuse what comes, waits for what is being taken back, and returns its members.
 func (f *Fleet) close() []*member {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.closed = true
-	return slices.Collect(maps.Values(f.members))
+	members := slices.Collect(maps.Values(f.members))
+	f.mu.Unlock()
+	f.abandoned.Wait()
+	return members
 }
 
 func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, error) {
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
-		return Sandbox{}, &sandbox.Error{Code: "SHUTTING_DOWN", Op: "reach sandbox", Message: "tongs is stopping",
-			Hint: "start it again with `tongs up`; files are kept"}
+		return Sandbox{}, errStopping("reach sandbox")
 	}
 	if _, gone := f.gone[k]; gone {
 		f.mu.Unlock()
-		return Sandbox{}, &sandbox.Error{Code: "SESSION_GONE", Op: "reach sandbox", Message: "the session was deleted, and its sandbox with it",
+		return Sandbox{}, &sandbox.Error{Code: "SESSION_GONE", Op: "reach sandbox", Message: "the session's sandbox was destroyed, with its files",
 			Hint: "start a new session"}
 	}
 	m, ok := f.members[k]
@@ -233,6 +243,10 @@ func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, er
 		return Sandbox{}, err
 	}
 	return Sandbox{ID: m.id, Client: client}, nil
+}
+
+func errStopping(op string) error {
+	return sandbox.Errf(sandbox.CodeShuttingDown, op, "tongs is stopping", "start it again with `tongs up`; files are kept")
 }
 
 // newID is short enough for a host name and a path, and not to be guessed: 80 random bits.

@@ -140,7 +140,13 @@ func (m *machines) count() (creates, starts int) {
 
 func newFleet(t *testing.T, m *machines) *fleet.Fleet {
 	t.Helper()
-	f := fleet.New(fleet.Config{Driver: m, Recipe: driver.Spec{Hostname: "box"}, Logger: slog.New(slog.DiscardHandler)})
+	return newFleetWith(t, m, fleet.Config{})
+}
+
+func newFleetWith(t *testing.T, m *machines, cfg fleet.Config) *fleet.Fleet {
+	t.Helper()
+	cfg.Driver, cfg.Recipe, cfg.Logger = m, driver.Spec{Hostname: "box"}, slog.New(slog.DiscardHandler)
+	f := fleet.New(cfg)
 	t.Cleanup(func() {
 		if err := f.DestroyAll(context.Background()); err != nil {
 			t.Error(err)
