@@ -31,6 +31,8 @@ var layers = map[string][]string{
 	"internal/driver": {"internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/fleet":  {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
+	"internal/egress": {"sandbox"},
+
 	"plugin":               {},
 	"internal/scriptmodel": {},
 	"internal/modelproxy":  {},
