@@ -98,7 +98,7 @@ func FuzzJSON(f *testing.F) {
 		got, err := capnweb.ParseJSON(data)
 		d := jsontext.NewDecoder(bytes.NewReader(data), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
 		want, werr := d.ReadValue()
-	want = want.Clone() // it is only valid until the next read
+		want = want.Clone() // it is only valid until the next read
 		if werr == nil {
 			if _, e := d.ReadToken(); e == nil || e.Error() != "EOF" {
 				werr = json.Unmarshal(data, new(any))
