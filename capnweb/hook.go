@@ -164,6 +164,28 @@ func (h *valueHook) close() {
 	}
 }
 
+// stubbedValue is what a stub of a plain value refers to. It is passed by reference, as
+// a whole; what is in the value is found below it.
+type stubbedValue struct{ *valueHook }
+
+func (h stubbedValue) dup() hook {
+	h.valueHook.dup()
+	return h
+}
+
+func (h stubbedValue) get(path []key) hook {
+	if len(path) == 0 {
+		return h.dup()
+	}
+	return h.valueHook.get(path)
+}
+
+func (h stubbedValue) pull(_ budget, f func(*payload, error)) {
+	p := &payload{}
+	p.v = p.addStub(h.dup())
+	f(p, nil)
+}
+
 func (h *valueHook) onBroken(func(error)) func() { return func() {} }
 
 func (h *valueHook) pull(b budget, f func(*payload, error)) {
@@ -276,6 +298,8 @@ func (h *valueHook) callPart(path []key, n int, args *payload) hook {
 func callBelow(h hook, path []key, n int, args *payload) hook {
 	switch x := final(h).(type) {
 	case *valueHook:
+		return x.callPart(path, n, args)
+	case stubbedValue:
 		return x.callPart(path, n, args)
 	case *deferred:
 		r := newDeferred()

@@ -194,14 +194,19 @@ func (r *ref) onBroken(f func(error)) func() {
 type Stub struct{ ref }
 
 // NewStub makes a stub of a value of this process: a [*Target], a function made
-// by [Func], another reference (which is duplicated), or a plain value.
+// by [Func], another reference (which is duplicated), or a plain value, which is
+// then passed by reference, too.
 // Passing one stub many times shares one reference to the target.
 func NewStub(v any) *Stub {
 	p, err := buildArg(v)
 	if err != nil {
 		return newStub(errorHook{err})
 	}
-	return newStub(hookOf(p))
+	h := hookOf(p)
+	if v, ok := h.(*valueHook); ok {
+		h = stubbedValue{v}
+	}
+	return newStub(h)
 }
 
 // Call begins a call of a method and returns a promise for its result. The call
