@@ -21,6 +21,14 @@ const (
 	CodeSymlinkLoop      Code = "SYMLINK_LOOP"
 	CodeTooManyFiles     Code = "TOO_MANY_FILES"
 	CodeVersionMismatch  Code = "VERSION_MISMATCH" // the file is no longer the one that was named
+	CodeCrossDevice      Code = "CROSS_DEVICE"     // the two paths are on different file systems
+	CodeTextNotFound     Code = "TEXT_NOT_FOUND"   // the text to be replaced
+	CodeTextNotUnique    Code = "TEXT_NOT_UNIQUE"
+	CodePatchFailed      Code = "PATCH_FAILED"
+	CodeUnsafeArchive    Code = "UNSAFE_ARCHIVE"    // it would write outside its directory, or make a device
+	CodeArchiveTooLarge  Code = "ARCHIVE_TOO_LARGE" // more than the caller's bounds
+	CodeInvalidArchive   Code = "INVALID_ARCHIVE"
+	CodeTooManyWatches   Code = "TOO_MANY_WATCHES"
 	CodeFilesystemError  Code = "FILESYSTEM_ERROR"
 	CodePermissionDenied Code = "PERMISSION_DENIED"
 )
@@ -79,7 +87,9 @@ var statuses = map[Code]int{
 	CodeDirNotEmpty: 409, CodeNoSpace: 507, CodeReadOnly: 403,
 	CodeNameTooLong: 400, CodeInvalidPath: 400, CodeSymlinkLoop: 400,
 	CodeTooManyFiles: 429, CodeVersionMismatch: 412, CodeFilesystemError: 500,
-	CodePermissionDenied: 403,
+	CodePermissionDenied: 403, CodeCrossDevice: 400, CodeTextNotFound: 409, CodeTextNotUnique: 409,
+	CodePatchFailed: 409, CodeUnsafeArchive: 400, CodeArchiveTooLarge: 413, CodeInvalidArchive: 400,
+	CodeTooManyWatches: 429,
 
 	CodeCommandNotFound: 404, CodeCommandPermissionDenied: 403,
 	CodeCommandExecutionError: 500, CodeInvalidCommand: 400,

@@ -126,6 +126,7 @@ var errnos = map[syscall.Errno]struct {
 	syscall.ELOOP:        {CodeSymlinkLoop, ""},
 	syscall.EMFILE:       {CodeTooManyFiles, "close something and try again"},
 	syscall.ENFILE:       {CodeTooManyFiles, "close something and try again"},
+	syscall.EXDEV:        {CodeCrossDevice, "copy it, then remove the old one"},
 	syscall.EINVAL:       {CodeInvalidPath, ""},
 	syscall.ENXIO:        {CodeNotRegular, "only regular files can be read and written"},
 	syscall.ENODEV:       {CodeNotRegular, "only regular files can be read and written"},

@@ -73,6 +73,34 @@ type ListResult struct {
 	Next    string     `json:"next,omitempty"` // "" on the last page
 }
 
+// LineOptions say which lines to read.
+type LineOptions struct {
+	First    int64 `json:"first,omitempty"`    // the first line, counted from 1; default 1
+	Count    int64 `json:"count,omitempty"`    // at most so many; default 2,000
+	MaxBytes int64 `json:"maxBytes,omitempty"` // of all lines together; default 256 KiB, at most 8 MiB
+}
+
+// Lines is a range of a file's lines.
+type Lines struct {
+	Info FileInfo `json:"info"`
+	// First is the number of the first line in Text, Count how many there are.
+	First int64 `json:"first"`
+	Count int64 `json:"count"`
+	// Text is the lines with their ends, byte for byte as in the file. It is
+	// empty for a file that is Binary.
+	Text []byte `json:"text"`
+	// Total is how many lines the file has, a last one without an end counted.
+	// Counting stops after 1 GiB of the file: then it is -1.
+	Total int64 `json:"total"`
+	// Truncated: the file goes on behind Text. LineCut: of the last line in Text
+	// only the beginning is there, because it alone is longer than MaxBytes.
+	Truncated bool `json:"truncated,omitempty"`
+	LineCut   bool `json:"lineCut,omitempty"`
+	// Binary and MIME are what DetectContent says of the file's first 4 KiB.
+	Binary bool   `json:"binary,omitempty"`
+	MIME   string `json:"mime"`
+}
+
 // Files works on the sandbox's files with the rights of its user. FIFOs,
 // sockets and devices are refused with CodeNotRegular and never waited for.
 type Files interface {
@@ -91,10 +119,28 @@ type Files interface {
 	Lstat(ctx context.Context, path string) (*FileInfo, error)
 	ListFiles(ctx context.Context, path string, opts ListOptions) (*ListResult, error)
 	Mkdir(ctx context.Context, path string, parents bool) error
+	// ReadLines reads a range of a text's lines.
+	ReadLines(ctx context.Context, path string, opts LineOptions) (*Lines, error)
+	// Exists reports whether Stat would find something. A path that leads through
+	// what is no directory names nothing; other failures are errors.
+	Exists(ctx context.Context, path string) (bool, error)
 	// RemoveFile removes a file or an empty directory; recursive, all below it.
 	RemoveFile(ctx context.Context, path string, recursive bool) error
-	// Rename replaces a file at the new path.
+	// Rename moves a file or a directory, also to another directory of the same
+	// file system, in one step. It replaces a file, or an empty directory, at the
+	// new path. Between file systems it is CodeCrossDevice: Copy, then RemoveFile.
 	Rename(ctx context.Context, from, to string) error
+	// Copy copies a file, a symbolic link (as a link) or a whole directory.
+	Copy(ctx context.Context, from, to string, opts CopyOptions) (*CopyResult, error)
+	// Edit replaces text in a file: old by new, where old stands exactly once
+	// unless opts.All. It compares and swaps, so that no other change is lost.
+	// CodeTextNotFound and CodeTextNotUnique leave the file as it is. Files of
+	// at most MaxEditBytes, CodeFileTooLarge.
+	Edit(ctx context.Context, path, old, new string, opts EditOptions) (*EditResult, error)
+	// ApplyPatch carries out a patch: all of it or nothing. It reads unified
+	// diffs (also git's) and the format of OpenCode's apply_patch.
+	// CodePatchFailed when it cannot be read or does not fit.
+	ApplyPatch(ctx context.Context, patch string, opts PatchOptions) (*PatchResult, error)
 	Chmod(ctx context.Context, path string, mode uint32) error
 	Symlink(ctx context.Context, target, path string) error
 }

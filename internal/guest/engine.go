@@ -23,6 +23,7 @@ type engine struct {
 	wg       sync.WaitGroup
 
 	replacing sync.Mutex // one file is put in place at a time
+	pages     namesCache // of listings
 
 	making sync.Mutex   // room for processes
 	forked atomic.Int64 // the number of the last process when it was last looked at
@@ -187,6 +188,7 @@ func (g *engine) remove(p *process) {
 // close kills everything: SIGTERM, then SIGKILL after the grace or when all have
 // ended, whichever is sooner; then it waits for the pumps.
 func (g *engine) close(grace time.Duration) {
+	g.pages.forget()
 	g.mu.Lock()
 	g.closed = true
 	if g.janitor != nil {

@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -82,9 +81,7 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 		w.keep = st.Mode&0o7777 | keepSet
 		perm = 0o600
 	}
-	var name [8]byte
-	secret(name[:])
-	temp := parent(w.final) + "/.tongs-" + hex.EncodeToString(name[:]) + ".tmp"
+	temp := tempName(w.final, !exists)
 	w.f, err = openRegular(op, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, perm)
 	switch {
 	case err == nil:

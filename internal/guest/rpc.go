@@ -16,7 +16,7 @@ import (
 // rpcMain is the main object of one session: what the host may ask for.
 type rpcMain struct{ s *server }
 
-var mainClass = capnweb.NewClass[*rpcMain](capnweb.Methods{
+var mainClass = capnweb.NewClass[*rpcMain](with(fileMethods, capnweb.Methods{
 	"info":     (*rpcMain).info,
 	"shutdown": (*rpcMain).shutdown,
 	"agent":    capnweb.Getter((*rpcMain).agent),
@@ -54,7 +54,7 @@ var mainClass = capnweb.NewClass[*rpcMain](capnweb.Methods{
 
 	"tool":   (*rpcMain).tool,
 	"cancel": (*rpcMain).cancel,
-}, capnweb.Concurrent())
+}), capnweb.Concurrent())
 
 func (m *rpcMain) info() sandbox.GuestInfo {
 	s := m.s

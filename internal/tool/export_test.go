@@ -25,6 +25,15 @@ func ApplyPatchText(patch, text string) (string, error) {
 	return text, err
 }
 
+// ApplyUnified applies what a unified diff does to its first file to a text.
+func ApplyUnified(patch, text string) (string, error) {
+	all, err := parseUnified(patch)
+	if err != nil || len(all) == 0 {
+		return text, err
+	}
+	return all[0].apply("f", text)
+}
+
 func Replace(content, old, new string, all bool) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

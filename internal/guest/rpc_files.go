@@ -1,0 +1,39 @@
+package guest
+
+import (
+	"context"
+	"maps"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// fileMethods are those of the main object that deal with whole trees and texts.
+var fileMethods = capnweb.Methods{
+	"readLines":  (*rpcMain).readLines,
+	"edit":       (*rpcMain).edit,
+	"applyPatch": (*rpcMain).applyPatch,
+	"copy":       (*rpcMain).copy,
+}
+
+// with adds methods to others.
+func with(more, methods capnweb.Methods) capnweb.Methods {
+	maps.Copy(methods, more)
+	return methods
+}
+
+func (m *rpcMain) readLines(ctx context.Context, path string, opts sandbox.LineOptions) (*sandbox.Lines, error) {
+	return m.s.engine.readLines(ctx, path, opts)
+}
+
+func (m *rpcMain) edit(ctx context.Context, path string, old, new []byte, opts sandbox.EditOptions) (*sandbox.EditResult, error) {
+	return m.s.engine.editFile(ctx, path, string(old), string(new), opts)
+}
+
+func (m *rpcMain) applyPatch(ctx context.Context, patch []byte, opts sandbox.PatchOptions) (*sandbox.PatchResult, error) {
+	return m.s.engine.applyPatch(ctx, string(patch), opts)
+}
+
+func (m *rpcMain) copy(ctx context.Context, from, to string, opts sandbox.CopyOptions) (*sandbox.CopyResult, error) {
+	return m.s.engine.copyTree(ctx, from, to, opts)
+}
