@@ -21,7 +21,7 @@ func testBadInputFiles(t *testing.T, h Harness) {
 		"FileLimit":    fileLimit,
 		"ManyFiles":    manyFiles,
 		"SparseStream": sparseStream,
-		"ReaderLeaves": readerLeaves,
+		"ReaderLeaves": fileReaderLeaves,
 	}.run(t, h)
 }
 
@@ -189,7 +189,7 @@ func sparseStream(t *test) {
 
 // A reader that stops in the middle of a file, and one that never begins, hold
 // nothing up.
-func readerLeaves(t *test) {
+func fileReaderLeaves(t *test) {
 	t.out("truncate -s 1G big")
 	for range 5 {
 		r, err := t.box.OpenFile(t.ctx, "big", sandbox.ReadOptions{})

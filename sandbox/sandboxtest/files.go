@@ -22,7 +22,7 @@ func testFiles(t *testing.T, h Harness) {
 		"WriteOptions":      writeOptions,
 		"AtomicReplacement": atomicReplacement,
 		"CompareAndSwap":    compareAndSwap,
-		"ReadLines":         readLines,
+		"ReadLines":         readLineRanges,
 		"Edit":              edit,
 		"EditsRace":         editsRace,
 		"Copy":              copyFiles,
@@ -136,7 +136,7 @@ func compareAndSwap(t *test) {
 	t.holds("f", "other\n")
 }
 
-func readLines(t *test) {
+func readLineRanges(t *test) {
 	t.write("f", "one\ntwo\r\n\nfour\nfive")
 	for _, c := range []struct {
 		opts sandbox.LineOptions
