@@ -31,7 +31,8 @@ var layers = map[string][]string{
 	"internal/driver": {"internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/fleet":  {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
-	"internal/egress": {"sandbox"},
+	"internal/egress":  {"sandbox"},
+	"internal/preview": {"sandbox"},
 
 	"plugin":               {},
 	"internal/scriptmodel": {},

@@ -30,6 +30,9 @@ type Config struct {
 	// Hosts are further names under which people reach the front, beside localhost and loopback
 	// addresses; a request for any other name is refused.
 	Hosts []string `toml:"hosts"`
+	// PreviewDomain is a domain whose subdomains lead to the front, for preview URLs; with https:// in
+	// front when a proxy speaks TLS for it. Default: localhost alone.
+	PreviewDomain string `toml:"preview_domain"`
 	// Password is what clients must give (user name "opencode"). Default: none on loopback.
 	Password string `toml:"password"`
 	// OpenCodeBinary is an own OpenCode to run instead of the pinned one.

@@ -21,6 +21,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/internal/modelproxy"
 	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/internal/preview"
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
 	"github.com/tongs-dev/tongs/sandbox"
 )
@@ -45,6 +46,7 @@ type service struct {
 	agent    *agentHost
 	host     *opencode.Host
 	front    *http.Server
+	preview  *preview.Handler
 	url      string        // of the front
 	failed   chan error    // what ends the service from inside
 	notes    []string      // for the person who starts it, one line each
@@ -135,6 +137,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		log.Info("sandboxes of an earlier run found", "count", found)
 	}
 	if err = s.startOpenCode(ctx, configured, binary, root, opts); err != nil {
+		return nil, err
+	}
+	if s.preview, err = s.newPreview(listener.Addr().String()); err != nil {
 		return nil, err
 	}
 	s.watch()
@@ -262,16 +267,22 @@ func (s *service) watch() {
 	}
 	watcher := opencode.RootWatcher{
 		Created: each(func(ctx context.Context, root string) error { _, err := s.fleet.Session(ctx, root); return err }),
-		Deleted: each(s.fleet.Forget),
+		Deleted: each(s.forget),
 	}
 	s.watching.Go(func() { s.host.WatchRoots(ctx, watcher) })
+}
+
+// forget removes a deleted session's sandbox, and the URLs of its ports.
+func (s *service) forget(ctx context.Context, root string) error {
+	id, _ := s.fleet.ID(root)
+	return errors.Join(s.fleet.Forget(ctx, root), s.preview.Forget(id), s.preview.Forget(root))
 }
 
 // open serves the front on listener.
 func (s *service) open(listener net.Listener) error {
 	handler, err := gateway.New(gateway.Config{
 		Upstream: s.host.Transport(), Ready: func(ctx context.Context) error { _, err := s.host.Ready(ctx); return err },
-		Listen: listener.Addr().String(), Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
+		Preview: s.preview, Listen: listener.Addr().String(), Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
 		Logger: s.log.With("from", "front"),
 	})
 	if err != nil {
@@ -297,6 +308,7 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	var errs []error
 	if s.front != nil {
 		errs = append(errs, s.front.Close())
+		s.preview.Close()
 	}
 	if s.stopWatcher != nil {
 		s.stopWatcher()

@@ -46,6 +46,10 @@ type Config struct {
 	// StallTimeout ends a connection whose client does not take a write. Default 30 s.
 	StallTimeout time.Duration
 
+	// Preview serves the host names that it owns, before any gate of the gateway's: it
+	// has its own. Nil: no names are set apart, so all but the gateway's are foreign.
+	Preview Preview
+
 	// Directory is the only directory that OpenCode is ever asked about.
 	Directory string
 
@@ -57,6 +61,12 @@ type Config struct {
 	// Logger gets one record per request (debug) and per refusal (info), never a
 	// query, a header or a body. Nil discards them.
 	Logger *slog.Logger
+}
+
+// Preview is a handler with host names of its own, foreign to the gateway's.
+type Preview interface {
+	http.Handler
+	Owns(host string) bool
 }
 
 // Limits that are not configured.
@@ -153,6 +163,10 @@ func NewServer(h http.Handler, log *slog.Logger) *http.Server {
 
 // ServeHTTP takes a request through the gates that doc.go lists.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if p := g.cfg.Preview; p != nil && p.Owns(r.Host) {
+		p.ServeHTTP(w, r)
+		return
+	}
 	begin := time.Now()
 	sw := newStallWriter(w, g.cfg.StallTimeout)
 	defer sw.end()
