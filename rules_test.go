@@ -40,9 +40,12 @@ var layers = map[string][]string{
 	"internal/opencode":    {"plugin", "internal/modelproxy", "sandbox", "capnweb", "capnweb/httprpc"},
 	"internal/gateway":     {"internal/opencode", "internal/fleet", "sandbox", "capnweb"},
 
+	"internal/shell": {"sandbox"},
+	"internal/doors": {"internal/gateway", "internal/shell", "sandbox"},
+
 	"internal/e2e": {}, // tests only, through the public faces
 	"internal/cli": {"", "internal/...", "plugin", "sandbox", "capnweb"},
-	"cmd":          {"", "internal/cli", "internal/guest", "internal/driver/...", "sandbox"},
+	"cmd":          {"", "internal/cli", "internal/guest", "internal/shell", "internal/driver/...", "sandbox"},
 }
 
 // guestMayNotLink lists what would make the guest, the first process of every sandbox, large.

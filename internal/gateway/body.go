@@ -32,7 +32,15 @@ func limitBody(w http.ResponseWriter, r *http.Request) {
 }
 
 // bodyCheck looks at a body that has been decoded, and may change it.
-type bodyCheck func(body map[string]any, n *notes) *Error
+type bodyCheck func(c *check, body map[string]any) *Error
+
+// check is one look at a body.
+type check struct {
+	ctx     context.Context
+	session string
+	attach  func(ctx context.Context, sessionID string, file File) ([]map[string]any, error)
+	notes
+}
 
 // notes are what a check found that others need to know.
 type notes struct {
@@ -91,7 +99,7 @@ func (g *gateway) takeBody(w http.ResponseWriter, r *http.Request, rt *route) (*
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a writer in tests has none
 	if rt.body != nil {
 		var err *Error
-		if raw, n, err = checked(raw, rt.body); err != nil {
+		if raw, n, err = checked(raw, rt.body, &check{ctx: r.Context(), session: r.PathValue("sessionID"), attach: g.cfg.Attach}); err != nil {
 			free()
 			return nil, n, err
 		}
@@ -111,7 +119,7 @@ func (g *gateway) room(ctx context.Context, size int64) (free func(), err *Error
 
 // checked decodes a body, checks it and encodes what was checked: two readers of the
 // same JSON text may disagree (about a key that comes twice, for one).
-func checked(raw []byte, check bodyCheck) ([]byte, notes, *Error) {
+func checked(raw []byte, look bodyCheck, c *check) ([]byte, notes, *Error) {
 	var n notes
 	dec := json.NewDecoder(bytes.NewReader(raw))
 	dec.UseNumber()
@@ -122,9 +130,10 @@ func checked(raw []byte, check bodyCheck) ([]byte, notes, *Error) {
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return nil, n, badBody("something follows the JSON object in the body", "send one object")
 	}
-	if err := check(body, &n); err != nil {
+	if err := look(c, body); err != nil {
 		return nil, n, err
 	}
+	n = c.notes
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)

@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -9,12 +11,15 @@ import (
 
 // Error is a refusal: what a client is told, and what [New] returns.
 type Error struct {
-	Status  int           // HTTP status; 0 for an error of New
-	Code    string        // UPPER_SNAKE, stable
-	Message string        // what is wrong, for a person
-	Hint    string        // what to do about it
-	Retry   time.Duration // set for 503: when to try again
-	Err     error         // the cause
+	Status  int            // HTTP status; 0 for an error of New
+	Code    string         // UPPER_SNAKE, stable
+	Message string         // what is wrong, for a person
+	Hint    string         // what to do about it
+	Retry   time.Duration  // set for 503: when to try again
+	Name    string         // of the error as clients see it; default by Status
+	Data    map[string]any // more members of the error's data
+	Tag     string         // set for the errors of OpenCode that are flat: {"_tag", "message", …}
+	Err     error          // the cause
 }
 
 func (e *Error) Error() string {
@@ -45,7 +50,7 @@ var names = map[int]string{
 // WriteError answers with an error in the shape of OpenCode's own,
 // {"name", "data": {"message", "code"}}. The cause stays here.
 func WriteError(w http.ResponseWriter, e *Error) {
-	name := names[e.Status]
+	name := cmp.Or(e.Name, names[e.Status])
 	if name == "" {
 		name = "UnknownError"
 	}
@@ -53,10 +58,17 @@ func WriteError(w http.ResponseWriter, e *Error) {
 	if e.Hint != "" {
 		message += ": " + e.Hint
 	}
-	body, err := json.Marshal(map[string]any{
-		"name": name,
-		"data": map[string]any{"message": message, "code": e.Code},
-	})
+	data := map[string]any{"message": message}
+	maps.Copy(data, e.Data)
+	if e.Code != "" {
+		data["code"] = e.Code
+	}
+	shape := map[string]any{"name": name, "data": data}
+	if e.Tag != "" {
+		data["_tag"] = e.Tag
+		shape = data
+	}
+	body, err := json.Marshal(shape)
 	if err != nil { // strings always encode
 		body = []byte(`{"name":"UnknownError","data":{"message":"the error could not be written"}}`)
 	}

@@ -58,9 +58,39 @@ type Config struct {
 	// The handlers stand behind all the gates, and find the body read and checked.
 	Answers map[string]http.Handler
 
+	// Clients is told which client works with which session. Nil: nobody.
+	Clients Clients
+	// Attach makes the parts of a prompt that stand in the place of a part that names
+	// a file. Nil refuses such parts.
+	Attach func(ctx context.Context, sessionID string, file File) ([]map[string]any, error)
+	// Command is told of a slash command that a session is about to run, until the
+	// function that it returns is called. Nil: nobody.
+	Command func(sessionID string) (done func())
+	// Ticket says that a request has a ticket of its own, which its handler looks at,
+	// so that it needs no password. Nil: no request has.
+	Ticket func(*http.Request) bool
+
 	// Logger gets one record per request (debug) and per refusal (info), never a
 	// query, a header or a body. Nil discards them.
 	Logger *slog.Logger
+}
+
+// Clients is told of clients that have passed the gates.
+type Clients interface {
+	// Worked: the client works with a session.
+	Worked(r *http.Request, sessionID string)
+	// Watching: the client follows events, until done is called.
+	Watching(r *http.Request) (done func())
+}
+
+// File is a file part of a prompt that names a file instead of carrying its content.
+type File struct {
+	// Path is absolute.
+	Path string
+	// Start and End are lines, counted from 1; 0 is none.
+	Start, End int
+	// Mime is what the client says that the file is; Filename what it calls it.
+	Mime, Filename string
 }
 
 // Preview is a handler with host names of its own, foreign to the gateway's.
@@ -229,6 +259,14 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request, pattern *string)
 	}
 	if err := g.awaitReady(r.Context()); err != nil {
 		return err
+	}
+	if g.cfg.Clients != nil {
+		if id := params["sessionID"]; id != "" && (r.Method != http.MethodGet || route.opens) {
+			g.cfg.Clients.Worked(r, id)
+		}
+		if route.events {
+			defer g.cfg.Clients.Watching(r)()
+		}
 	}
 	for name, value := range params {
 		r.SetPathValue(name, value)

@@ -73,7 +73,7 @@ func (g *gateway) knownHost(r *http.Request) bool {
 // checkPassword asks for the password as OpenCode does: Basic authorization, or the
 // same text in the query (auth_token), for what cannot set a header.
 func (g *gateway) checkPassword(w http.ResponseWriter, r *http.Request) *Error {
-	if g.cfg.Password == "" {
+	if g.cfg.Password == "" || g.cfg.Ticket != nil && g.cfg.Ticket(r) {
 		return nil
 	}
 	user, password, ok := r.BasicAuth()
@@ -113,7 +113,7 @@ func isLoopback(host string) bool {
 func (g *gateway) setHeaders(h http.Header, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Referrer-Policy", "same-origin") // tells us which session the page shows
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Add("Vary", "Origin")

@@ -6,7 +6,7 @@ import (
 )
 
 // checkSession looks at the body of a new or changed session.
-func checkSession(body map[string]any, _ *notes) *Error {
+func checkSession(_ *check, body map[string]any) *Error {
 	delete(body, "workspaceID")
 	rules, ok := body["permission"]
 	if !ok || rules == nil {
@@ -43,8 +43,8 @@ func lifted(name string) *Error {
 }
 
 // checkPrompt looks at the body of a prompt.
-func checkPrompt(body map[string]any, n *notes) *Error {
-	n.noReply, _ = body["noReply"].(bool)
+func checkPrompt(c *check, body map[string]any) *Error {
+	c.noReply, _ = body["noReply"].(bool)
 	if tools, ok := body["tools"]; ok && tools != nil {
 		// OpenCode makes a session's permissions of these.
 		m, ok := tools.(map[string]any)
@@ -57,11 +57,16 @@ func checkPrompt(body map[string]any, n *notes) *Error {
 			}
 		}
 	}
-	return checkParts(body["parts"])
+	return checkParts(c, body, true)
 }
 
-// checkParts looks at the parts of a prompt. Only kinds that are known pass.
-func checkParts(v any) *Error {
+// maxParts bounds the parts of one prompt, each of which may be a file to read.
+const maxParts = 256
+
+// checkParts looks at the parts of a prompt. Only kinds that are known pass. A slash
+// command's are files only.
+func checkParts(c *check, body map[string]any, texts bool) *Error {
+	v := body["parts"]
 	if v == nil {
 		return nil
 	}
@@ -69,16 +74,21 @@ func checkParts(v any) *Error {
 	if !ok {
 		return badBody("parts is not a list", "see GET /doc")
 	}
+	if len(parts) > maxParts {
+		return badBody("there are more than 256 parts", "send them in several prompts")
+	}
+	out := make([]any, 0, len(parts))
 	for _, one := range parts {
 		part, ok := one.(map[string]any)
 		if !ok {
 			return badBody("a part is not an object", "see GET /doc")
 		}
+		instead := []map[string]any{part}
 		var err *Error
 		switch kind, _ := part["type"].(string); kind {
 		case "text":
 		case "file":
-			err = checkFile(part)
+			instead, err = checkFile(c, part)
 		case "agent":
 			if name, _ := part["name"].(string); !agentName.MatchString(name) {
 				err = badBody("the name of an agent has characters that names do not have", "use a name from GET /agent")
@@ -95,45 +105,43 @@ func checkParts(v any) *Error {
 		if err != nil {
 			return err
 		}
+		for _, p := range instead {
+			if texts || p["type"] == "file" {
+				out = append(out, p)
+			}
+		}
 	}
+	body["parts"] = out
 	return nil
 }
 
 var agentName = regexp.MustCompile(`^[\pL\pN _.:/-]{1,100}$`)
 
-// checkFile lets a file pass that carries its content. OpenCode would read any other
-// from its own machine or fetch it; one that it cannot fetch would make every later
-// turn of the session fail.
-func checkFile(part map[string]any) *Error {
-	url, _ := part["url"].(string)
-	if len(url) < 5 || !strings.EqualFold(url[:5], "data:") {
-		return &Error{Status: 400, Code: "FILE_REFUSED", Message: "a file part names a file or a page (" + scheme(url) + ") instead of carrying its content",
-			Hint: "ask for the file in words, the agent reads it in the sandbox; or attach the content as a data: URL"}
+// maxCommand bounds a command: it becomes one argument of a shell, of which Linux takes 128 KiB.
+const maxCommand = 128<<10 - 1
+
+// checkShell looks at the body of a command that a person runs in the session.
+func checkShell(_ *check, body map[string]any) *Error {
+	command, ok := body["command"].(string)
+	if !ok || strings.TrimSpace(command) == "" {
+		return badBody("command is not a text, or empty", "see GET /doc")
 	}
-	if source, ok := part["source"].(map[string]any); ok && source["type"] == "resource" {
-		return &Error{Status: 400, Code: "FILE_REFUSED", Message: "a file part names a resource of an MCP server", Hint: "attach the content as a data: URL without source"}
+	if strings.ContainsRune(command, 0) || len(command) > maxCommand {
+		return badBody("the command has a NUL byte or is longer than 128 KiB", "put it into a file of the sandbox and run that")
 	}
 	return nil
-}
-
-func scheme(url string) string {
-	s, _, ok := strings.Cut(url, ":")
-	if !ok || len(s) > 20 {
-		return "no scheme"
-	}
-	return clip(strings.ToValidUTF8(s, ""), 20) + ":"
 }
 
 // checkCommand looks at the body of a slash command. OpenCode puts the arguments into
 // the command's template, and then runs what stands between !` and ` in a shell and
 // reads the files whose names follow an @, on its own machine.
-func checkCommand(body map[string]any, _ *notes) *Error {
+func checkCommand(c *check, body map[string]any) *Error {
 	args, ok := body["arguments"].(string)
 	if !ok {
 		return badBody("arguments is not a text", "see GET /doc")
 	}
 	body["arguments"] = neutralise(args)
-	return checkParts(body["parts"])
+	return checkParts(c, body, false)
 }
 
 // shellMark is an exclamation mark that a backtick follows, or would when a template

@@ -35,6 +35,9 @@ func (g *gateway) forward(w http.ResponseWriter, r *http.Request, rt *route) *Er
 		p.hold = g.streams.begin(r.PathValue("sessionID"), r)
 		defer p.hold.end()
 	}
+	if rt.command && g.cfg.Command != nil {
+		defer g.cfg.Command(r.PathValue("sessionID"))()
+	}
 	out := r.WithContext(context.WithValue(r.Context(), passageKey{}, p))
 	out.Body, out.ContentLength, out.TransferEncoding = http.NoBody, 0, nil
 	if body != nil {

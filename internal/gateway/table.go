@@ -22,6 +22,8 @@ type row struct {
 	upgrade bool        // pass or answer: a WebSocket may be opened
 	body    bodyCheck   // pass: read, checked and written anew
 	reply   emptyAnswer // answer: what is said
+	opens   bool        // pass: a client that asks this shows the session to somebody
+	command bool        // pass: a slash command, whose template may run commands
 	page    bool        // pass: only for a browser that navigates; OpenCode is asked for /
 }
 
@@ -104,16 +106,16 @@ var table = []row{
 	{method: "GET", pattern: "/session", kind: pass, reason: reading},
 	{method: "POST", pattern: "/session", kind: pass, body: checkSession, reason: "a new session; permissions in it may not lift the server's"},
 	{method: "GET", pattern: "/session/status", kind: pass, reason: reading},
-	{method: "GET", pattern: "/session/{sessionID}", kind: pass, reason: reading},
+	{method: "GET", pattern: "/session/{sessionID}", kind: pass, opens: true, reason: reading},
 	{method: "PATCH", pattern: "/session/{sessionID}", kind: pass, body: checkSession, reason: "title and archive; permissions in it may not lift the server's"},
 	{method: "DELETE", pattern: "/session/{sessionID}", kind: pass, reason: "ends a session"},
 	{method: "GET", pattern: "/session/{sessionID}/children", kind: pass, reason: reading},
 	{method: "GET", pattern: "/session/{sessionID}/todo", kind: pass, reason: reading},
 	{method: "GET", pattern: "/session/{sessionID}/diff", kind: pass, reason: reading},
-	{method: "GET", pattern: "/session/{sessionID}/message", kind: pass, reason: reading},
+	{method: "GET", pattern: "/session/{sessionID}/message", kind: pass, opens: true, reason: reading},
 	{method: "POST", pattern: "/session/{sessionID}/message", kind: pass, body: checkPrompt, hold: true, reason: "a prompt; its parts may not name files, pages or permissions"},
 	{method: "POST", pattern: "/session/{sessionID}/prompt_async", kind: pass, body: checkPrompt, reason: "a prompt; its parts may not name files, pages or permissions"},
-	{method: "POST", pattern: "/session/{sessionID}/command", kind: pass, body: checkCommand, hold: true, reason: "a slash command; its arguments may not name files or commands"},
+	{method: "POST", pattern: "/session/{sessionID}/command", kind: pass, body: checkCommand, hold: true, command: true, reason: "a slash command; its arguments may not name files or commands"},
 	{method: "GET", pattern: "/session/{sessionID}/message/{messageID}", kind: pass, reason: reading},
 	{method: "DELETE", pattern: "/session/{sessionID}/message/{messageID}", kind: pass, reason: "removes a message from the conversation"},
 	{method: "DELETE", pattern: "/session/{sessionID}/message/{messageID}/part/{partID}", kind: pass, reason: "removes a part of a message from the conversation"},
@@ -124,7 +126,7 @@ var table = []row{
 	{method: "POST", pattern: "/session/{sessionID}/fork", kind: refuse, reason: notYetFork},
 	{method: "POST", pattern: "/session/{sessionID}/share", kind: refuse, reason: outside},
 	{method: "DELETE", pattern: "/session/{sessionID}/share", kind: refuse, reason: outside},
-	{method: "POST", pattern: "/session/{sessionID}/shell", kind: refuse, reason: "this would run the command on the machine that runs OpenCode, not in the sandbox; ask the agent to run it"},
+	{method: "POST", pattern: "/session/{sessionID}/shell", kind: pass, body: checkShell, reason: "a command of the person's; OpenCode's shell leads into the session's sandbox, and refuses what has no session"},
 	{method: "POST", pattern: "/session/{sessionID}/revert", kind: refuse, reason: notYetUndo},
 	{method: "POST", pattern: "/session/{sessionID}/unrevert", kind: refuse, reason: notYetUndo},
 	{method: "POST", pattern: "/session/{sessionID}/permissions/{permissionID}", kind: pass, reason: "the person's answer to a tool that asks"},

@@ -60,6 +60,7 @@ var bodies = map[string]string{
 	"POST /session/{sessionID}/message":      `{"parts":[{"type":"text","text":"hi"}]}`,
 	"POST /session/{sessionID}/prompt_async": `{"parts":[{"type":"text","text":"hi"}]}`,
 	"POST /session/{sessionID}/command":      `{"command":"init","arguments":""}`,
+	"POST /session/{sessionID}/shell":        `{"command":"ls","agent":"build"}`,
 }
 
 func TestEveryRowDoesWhatItSays(t *testing.T) {
@@ -149,15 +150,15 @@ func TestAnswersReplaceRows(t *testing.T) {
 	t.Parallel()
 	up := &upstream{}
 	h := front(t, up, func(c *gateway.Config) {
-		c.Answers = map[string]http.Handler{"POST /session/{sessionID}/shell": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.Answers = map[string]http.Handler{"POST /session/{sessionID}/share": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			gateway.WriteError(w, &gateway.Error{Status: 400, Code: "SEEN", Message: r.PathValue("sessionID")})
 		})}
 	})
-	got := wantRefusal(t, ask(h, request("POST", "/session/ses_7/shell", `{}`)), 400, "SEEN")
+	got := wantRefusal(t, ask(h, request("POST", "/session/ses_7/share", `{}`)), 400, "SEEN")
 	if got.Data.Message != "ses_7" {
 		t.Errorf("path value %q", got.Data.Message)
 	}
-	foreign := request("POST", "/session/ses_7/shell", `{}`)
+	foreign := request("POST", "/session/ses_7/share", `{}`)
 	foreign.Host = "evil.example"
 	wantRefusal(t, ask(h, foreign), 403, "FOREIGN_HOST")
 	_, err := gateway.New(gateway.Config{Upstream: up, Listen: "127.0.0.1:1", Directory: "/x", Answers: map[string]http.Handler{"GET /nope": http.NotFoundHandler()}})

@@ -21,19 +21,19 @@ func TestRefusalIsShownInClientsThatListen(t *testing.T) {
 			return reply(200, "application/json", strings.NewReader("true"))
 		}}
 		h := front(t, up, nil)
-		shell := func() { wantRefusal(t, ask(h, request("POST", "/session/ses_1/shell", "{}")), 403, "REFUSED") }
-		shell()
+		upgrade := func() { wantRefusal(t, ask(h, request("POST", "/global/upgrade", "{}")), 403, "REFUSED") }
+		upgrade()
 		if _, _, n := up.asked(); n != 0 {
 			t.Error("a refusal was shown to nobody")
 		}
 		start(h, request("GET", "/global/event", ""))
 		synctest.Wait()
-		shell()
+		upgrade()
 		last, body, n := up.asked()
-		if n != 2 || last.URL.Path != "/tui/show-toast" || !strings.Contains(body, "not in the sandbox") || last.Header.Get("X-Opencode-Directory") != "%2Fhome%2Fuser%2Fproject" {
+		if n != 2 || last.URL.Path != "/tui/show-toast" || !strings.Contains(body, "operator") || last.Header.Get("X-Opencode-Directory") != "%2Fhome%2Fuser%2Fproject" {
 			t.Errorf("asked %d times, %v %s", n, last.URL, body)
 		}
-		shell() // too soon
+		upgrade() // too soon
 		wantRefusal(t, ask(h, request("GET", "/file", "")), 403, "REFUSED")
 		if _, _, n := up.asked(); n != 2 {
 			t.Errorf("asked %d times", n)
