@@ -38,10 +38,6 @@ func (c *Client) List(ctx context.Context) ([]ProcessInfo, error) {
 	return call[[]ProcessInfo](ctx, c, "list processes", "processes")
 }
 
-func (c *Client) Wait(ctx context.Context, id string) (*ProcessInfo, error) {
-	return call[*ProcessInfo](ctx, c, "wait", "wait", id)
-}
-
 func (c *Client) Signal(ctx context.Context, id, signal string) error {
 	_, err := call[none](ctx, c, "signal", "signal", id, signal)
 	return err
@@ -402,9 +398,10 @@ func (o *output) fail(ctx context.Context, err error) (Stream, []byte, int64, er
 func (o *output) Offset() int64      { return o.off }
 func (o *output) Info() *ProcessInfo { return o.info }
 func (o *output) Close() error {
-	if o.err == nil {
-		o.err = net.ErrClosed
+	if o.err != nil {
+		return nil // it has ended, and its connection with it
 	}
+	o.err = net.ErrClosed
 	return o.conn.Close()
 }
 
@@ -477,6 +474,12 @@ func (s *stdinWriter) Close() error {
 		}
 	}
 	return s.reason()
+}
+
+// leave breaks off, and leaves the input open for another writer.
+func (s *stdinWriter) leave() {
+	s.stop()
+	_ = s.conn.Close()
 }
 
 // reason prefers what the guest said over what the connection did.

@@ -164,6 +164,9 @@ func asError(op string, err error) *Error {
 		return &Error{Code: CodeConnectionLost, Op: op, Message: "the connection to the sandbox broke", Err: err,
 			Hint: "connect again; what was running in the sandbox still is"}
 	}
+	if errors.Is(err, capnweb.ErrClosed) {
+		return &Error{Code: CodeConnectionLost, Op: op, Message: "the client is closed", Err: err, Hint: "connect again; what was running in the sandbox still is"}
+	}
 	var w *capnweb.Error
 	if errors.As(err, &w) {
 		prop := func(key string) string {
@@ -189,7 +192,7 @@ func FromWire(op string, err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, capnweb.ErrDisconnected):
+	case errors.Is(err, capnweb.ErrDisconnected), errors.Is(err, capnweb.ErrClosed):
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return err
 	}

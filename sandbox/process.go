@@ -21,7 +21,8 @@ const (
 	Follow Mode = "follow"
 )
 
-// Bounds of a process's log.
+// Bounds of a process's log. It is kept in the guest's memory, which grows with
+// what is in the log, and not on the sandbox's disk.
 const (
 	DefaultLogBytes = 1 << 20  // 1 MiB
 	MinLogBytes     = 4 << 10  // 4 KiB
@@ -134,6 +135,9 @@ type ProcessInfo struct {
 	// byte the process wrote.
 	LogStart int64 `json:"logStart"`
 	LogEnd   int64 `json:"logEnd"`
+
+	// Viewers is how many read the log right now.
+	Viewers int `json:"viewers,omitempty"`
 }
 
 // Stream marks bytes of a log.
@@ -209,6 +213,20 @@ type Processes interface {
 	List(ctx context.Context) ([]ProcessInfo, error)
 	// Wait returns when the process has ended. Ending ctx ends the wait only.
 	Wait(ctx context.Context, id string) (*ProcessInfo, error)
+	// WaitLog returns when a line of the process's output is the one wanted,
+	// printed before or after the call. It neither takes output from a reader
+	// nor counts as one: a Lossless command whose log is full waits for a
+	// reader all the same. CodeExitedBeforeReady when the process ends without
+	// the line, CodeReadyTimeout. Ending ctx ends the wait only.
+	WaitLog(ctx context.Context, id string, want LogWait) (*LogMatch, error)
+	// WaitPort returns when something in the sandbox accepts connections at a
+	// port of its loopback, IPv4 or IPv6, and answers as wanted; whether the
+	// process itself does is not looked at. Tries come in pauses of 10 to 250
+	// milliseconds, each with five seconds to answer. When the process ends
+	// first it is CodeExitedBeforeReady, unless the port is ready right then;
+	// with the id "" only the port is waited for. CodeReadyTimeout,
+	// CodeInvalidPort. Ending ctx ends the wait only.
+	WaitPort(ctx context.Context, id string, port int, want PortWait) (*PortReady, error)
 	// Signal sends a signal ("SIGINT", "INT" or "2") to the process group.
 	// CodeProcessExited when there is no process any more.
 	Signal(ctx context.Context, id, signal string) error
@@ -221,9 +239,10 @@ type Processes interface {
 	Output(ctx context.Context, id string, opts OutputOptions) (Output, error)
 	// Stdin opens standard input for writing; Close gives the command its
 	// end-of-file. CodeStdinClosed when there is none (any more). One writer
-	// at a time: a new one takes over from the one before. ctx covers the
-	// writer's whole life: when it ends, so do Write and Close, and standard
-	// input stays open.
+	// at a time: a new one takes over from the one before, which is told so by
+	// CodeStdinTaken at its next Write or Close; what it had on the way to a
+	// command that doesn't read is lost. ctx covers the writer's whole life:
+	// when it ends, so do Write and Close, and standard input stays open.
 	Stdin(ctx context.Context, id string) (io.WriteCloser, error)
 	// Resize changes the size of a process's terminal.
 	Resize(ctx context.Context, id string, size TerminalSize) error

@@ -308,6 +308,12 @@ func (l *outputLog) detach() {
 	l.mu.Unlock()
 }
 
+func (l *outputLog) viewers() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.readers
+}
+
 func (l *outputLog) finish() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

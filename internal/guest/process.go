@@ -2,9 +2,11 @@ package guest
 
 import (
 	"maps"
+	"net"
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -127,7 +129,7 @@ func (p *process) info() sandbox.ProcessInfo {
 	in := sandbox.ProcessInfo{
 		ID: p.id, PID: p.child.pid, Argv: slices.Clone(p.argv), Dir: p.dir, Mode: p.mode,
 		Labels: maps.Clone(p.labels), Started: p.started, Running: p.exit == nil, Ended: p.ended,
-		LogStart: start, LogEnd: end,
+		LogStart: start, LogEnd: end, Viewers: p.log.viewers(),
 	}
 	if p.exit != nil {
 		e := *p.exit
@@ -142,11 +144,29 @@ func (p *process) info() sandbox.ProcessInfo {
 
 // stdin is the writing end of a command's standard input.
 type stdin struct {
-	mu       sync.Mutex
 	f        *os.File
-	closed   bool
 	terminal bool
-	owner    func() // ends the writer that has it now
+
+	mu      sync.Mutex
+	closed  bool
+	writers int          // that have asked for it
+	writer  *inputWriter // who has it now, or had it last
+}
+
+// inputWriter is one connection that writes standard input.
+type inputWriter struct {
+	turn  int // in the order in which they have asked
+	conn  *net.UnixConn
+	taken atomic.Bool   // by another one: it writes no more
+	left  chan struct{} // closed when it is through
+}
+
+// ask makes a writer, which has asked later than all before it.
+func (s *stdin) ask() *inputWriter {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writers++
+	return &inputWriter{turn: s.writers, left: make(chan struct{})}
 }
 
 func (s *stdin) close() {
@@ -164,19 +184,39 @@ func (s *stdin) isClosed() bool {
 	return s.closed
 }
 
-// take makes the caller the one writer; false when the input is closed. leave is
-// called when another one takes over.
-func (s *stdin) take(leave func()) bool {
+// take makes w the one writer, unless one that has asked later has it. The one
+// before it is interrupted, also in the middle of a write that the command doesn't
+// read, and has left when take returns.
+func (s *stdin) take(p *process, w *inputWriter) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
+	former := s.writer
+	late := former != nil && former.turn > w.turn
+	if !s.closed && !late {
+		s.writer = w
 	}
-	if s.owner != nil {
-		s.owner()
+	closed := s.closed
+	s.mu.Unlock()
+	switch {
+	case closed:
+		return stdinClosed(p)
+	case late:
+		return stdinTaken(p)
+	case former == nil:
+		return nil
 	}
-	s.owner = leave
-	return true
+	former.taken.Store(true)
+	_ = former.conn.CloseRead()
+	for {
+		// Again and again, since a third one may be lifting the deadline that
+		// it has set for the first.
+		_ = s.f.SetWriteDeadline(time.Unix(1, 0))
+		select {
+		case <-former.left:
+			_ = s.f.SetWriteDeadline(time.Time{})
+			return nil
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // end gives the command its end-of-file: by closing the pipe, or on a terminal by

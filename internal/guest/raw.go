@@ -150,35 +150,54 @@ func (s *server) serveWrite(conn *net.UnixConn, fw *fileWriter) {
 
 // serveStdin passes frames of data to a command's standard input, and closes it
 // at the end frame. A connection that just breaks leaves it open for the next.
-func (s *server) serveStdin(conn *net.UnixConn, p *process) {
+func (s *server) serveStdin(conn *net.UnixConn, p *process, me *inputWriter) {
 	r, w := sandbox.NewFrameReader(conn), sandbox.NewFrameWriter(conn)
-	in := p.stdin
-	if in == nil || !in.take(func() { conn.Close() }) {
-		_ = w.WriteError(stdinClosed(p))
-		return
+	me.conn = conn
+	err := p.stdin.take(p, me)
+	if err == nil {
+		err = p.stdin.copy(p, me, r)
 	}
+	close(me.left)
+	switch {
+	case errors.Is(err, io.EOF):
+		p.stdin.end()
+		_ = w.Write(sandbox.FrameEnd, nil)
+	case err != nil:
+		_ = conn.SetWriteDeadline(time.Now().Add(s.patience))
+		if w.WriteError(err) == nil {
+			_ = conn.CloseWrite()
+			_ = conn.SetReadDeadline(time.Now().Add(s.patience))
+			_, _ = io.Copy(io.Discard, conn)
+		}
+	}
+}
+
+// copy writes what w's connection brings: until its end frame (io.EOF), the
+// connection's own end (nil), or an error that w has to be told.
+func (s *stdin) copy(p *process, w *inputWriter, r *sandbox.FrameReader) error {
 	for {
 		kind, data, err := r.Next()
 		switch {
+		case w.taken.Load():
+			return stdinTaken(p)
 		case err != nil:
-			return
+			return nil
 		case kind == sandbox.FrameData:
-			if _, err := in.f.Write(data); err != nil {
-				if w.WriteError(stdinClosed(p)) == nil {
-					_ = conn.CloseWrite()
-					_ = conn.SetReadDeadline(time.Now().Add(s.patience))
-					_, _ = io.Copy(io.Discard, conn)
-				}
-				return
+			if _, err := s.f.Write(data); w.taken.Load() {
+				return stdinTaken(p)
+			} else if err != nil {
+				return stdinClosed(p)
 			}
 		case kind == sandbox.FrameEnd:
-			in.end()
-			_ = w.Write(sandbox.FrameEnd, nil)
-			return
+			return io.EOF
 		default:
-			return
+			return sandbox.Errf(sandbox.CodeInvalidArgument, "stdin", "a frame of an unknown kind came", "")
 		}
 	}
+}
+
+func stdinTaken(p *process) error {
+	return sandbox.Errf(sandbox.CodeStdinTaken, "stdin", "another writer has taken over the standard input of process "+p.id, "open it again to take it back")
 }
 
 func stdinClosed(p *process) error {

@@ -31,6 +31,8 @@ var mainClass = capnweb.NewClass[*rpcMain](with(fileMethods, capnweb.Methods{
 	"remove":    (*rpcMain).remove,
 	"resize":    (*rpcMain).resize,
 	"output":    (*rpcMain).output,
+	"waitLog":   (*rpcMain).waitLog,
+	"waitPort":  (*rpcMain).waitPort,
 	"stdin":     (*rpcMain).stdin,
 
 	"readFile":   (*rpcMain).readFile,
@@ -189,7 +191,8 @@ func (m *rpcMain) stdin(id string) (*sandbox.TokenReply, error) {
 	if p.stdin == nil || p.stdin.isClosed() {
 		return nil, stdinClosed(p)
 	}
-	return m.token(func(c *net.UnixConn) { m.s.serveStdin(c, p) }, nil)
+	w := p.stdin.ask()
+	return m.token(func(c *net.UnixConn) { m.s.serveStdin(c, p, w) }, nil)
 }
 
 func (m *rpcMain) token(serve func(*net.UnixConn), drop func()) (*sandbox.TokenReply, error) {
