@@ -23,6 +23,8 @@ var layers = map[string][]string{
 	"capnweb/internal": {"capnweb/..."},
 
 	"sandbox":        {"capnweb"},
+	"sandbox/git":    {"sandbox"},
+	"sandbox/code":   {"sandbox"},
 	"internal/files": {},
 	"internal/tool":  {"internal/files", "sandbox"},
 	"internal/guest": {"internal/tool", "internal/files", "sandbox", "capnweb"},

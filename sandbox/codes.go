@@ -66,6 +66,26 @@ const (
 	CodeServiceNotResponding Code = "SERVICE_NOT_RESPONDING"
 )
 
+// Codes of sandbox/git.
+const (
+	CodeGitRepositoryNotFound Code = "GIT_REPOSITORY_NOT_FOUND"
+	CodeGitBranchNotFound     Code = "GIT_BRANCH_NOT_FOUND"
+	CodeGitAuthFailed         Code = "GIT_AUTH_FAILED"
+	CodeGitNetworkError       Code = "GIT_NETWORK_ERROR"
+	CodeInvalidGitURL         Code = "INVALID_GIT_URL"
+	CodeGitCloneFailed        Code = "GIT_CLONE_FAILED" // for another reason
+)
+
+// Codes of sandbox/code.
+const (
+	CodePythonNotAvailable     Code = "PYTHON_NOT_AVAILABLE"
+	CodeJavaScriptNotAvailable Code = "JAVASCRIPT_NOT_AVAILABLE"
+	CodeTypeScriptNotAvailable Code = "TYPESCRIPT_NOT_AVAILABLE"
+	CodeInterpreterNotReady    Code = "INTERPRETER_NOT_READY"
+	CodeInterpreterCrashed     Code = "INTERPRETER_CRASHED" // and the context's state with it
+	CodeContextNotFound        Code = "CONTEXT_NOT_FOUND"
+)
+
 // Codes about the connection and everything else.
 const (
 	CodeConnectionLost     Code = "CONNECTION_LOST"
@@ -101,6 +121,12 @@ var statuses = map[Code]int{
 	CodeRejected: 403, CodeAborted: 499, CodeTimeout: 408,
 
 	CodeInvalidPort: 400, CodePortInUse: 409, CodeServiceNotResponding: 502,
+
+	CodeGitRepositoryNotFound: 404, CodeGitBranchNotFound: 404, CodeGitAuthFailed: 401,
+	CodeGitNetworkError: 502, CodeInvalidGitURL: 400, CodeGitCloneFailed: 500,
+
+	CodePythonNotAvailable: 501, CodeJavaScriptNotAvailable: 501, CodeTypeScriptNotAvailable: 501,
+	CodeInterpreterNotReady: 503, CodeInterpreterCrashed: 500, CodeContextNotFound: 404,
 
 	CodeConnectionLost: 503, CodeProtocolMismatch: 426, CodeInvalidToken: 403,
 	CodeTooManyConnections: 503, CodeShuttingDown: 503, CodeSandboxNotFound: 404,
