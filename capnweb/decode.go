@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
 // scope is what references in an expression refer to.
@@ -300,6 +302,9 @@ func jsonKind(k nodeKind) string {
 
 func decodeBase64(d *document, n int32) []byte {
 	nd := &d.nodes[n]
+	if b := d.takeDecoded(n); b != nil {
+		return b
+	}
 	text := d.src[nd.start:nd.end]
 	if nd.kind == kindStringEscaped {
 		text = []byte(d.text(n))
@@ -307,7 +312,7 @@ func decodeBase64(d *document, n int32) []byte {
 	for len(text) > 0 && text[len(text)-1] == '=' {
 		text = text[:len(text)-1]
 	}
-	out := make([]byte, base64.RawStdEncoding.DecodedLen(len(text)))
+	out := bufpool.GetChunk(base64.RawStdEncoding.DecodedLen(len(text)))
 	if decodeStrict(out, text) && (nd.kind == kindString || !hasNewline(text)) {
 		return out
 	}

@@ -421,6 +421,7 @@ func (s *Session) stream(e *importEntry, method string, args *payload, done func
 	s.mu.Unlock()
 	s.kick(true, false)
 	enc.after(args)
+	args.recycle()
 	args.close()
 	return size
 }

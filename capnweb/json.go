@@ -28,14 +28,19 @@ type node struct {
 	start, end int32 // text; of a string, without its quotes
 	first      int32 // first child, or -1
 	next       int32 // next sibling, or -1
-	count      int32 // children; an object's members count two each (key, value)
-	kind       nodeKind
+	// count is the number of children; an object's members count two each (key,
+	// value). Of a string, it is 1 + the place in decoded of the bytes that it is the
+	// base64 of, or 0.
+	count int32
+	kind  nodeKind
 }
 
 // document is one parsed message. It can be used again for the next.
 type document struct {
 	src   []byte
 	nodes []node
+	// decoded are the long ["bytes", …] of the message, until they are taken.
+	decoded [][]byte
 }
 
 // syntaxError has the text of V8's SyntaxError, which is what peers expect to read.
@@ -66,6 +71,7 @@ func (d *document) parse(src []byte, maxDepth int) error {
 		d.nodes = nil
 	}
 	d.nodes = d.nodes[:0]
+	d.dropDecoded()
 	_, pos, err := d.value(d.space(0), maxDepth)
 	if err != nil {
 		return err
@@ -268,7 +274,14 @@ func (d *document) array(pos, depth int) (int32, int, error) {
 	}
 	last := int32(-1)
 	for {
-		child, end, err := d.value(d.space(pos), depth-1)
+		var child int32
+		var end int
+		var err error
+		if pos = d.space(pos); last == self+1 && d.isBytes(last) {
+			child, end, err = d.encodedBytes(pos, depth-1)
+		} else {
+			child, end, err = d.value(pos, depth-1)
+		}
 		if err != nil {
 			return 0, 0, err
 		}

@@ -206,8 +206,9 @@ func (s *Session) expectKick() {
 }
 
 // kick writes what waits, as far as that is possible without waiting. announced
-// says that expectKick was called. With more, further messages are about to
-// follow, and writing may wait a moment for them.
+// says that expectKick was called; if others have announced themselves too, the last
+// one writes. With more, further messages are about to follow, and writing may wait a
+// moment for them.
 func (s *Session) kick(announced, more bool) {
 	o := &s.out
 	s.mu.Lock()
@@ -217,6 +218,9 @@ func (s *Session) kick(announced, more bool) {
 	for n := 0; ; n++ {
 		switch {
 		case len(o.ends) == 0 || o.busy || o.closed:
+			s.mu.Unlock()
+			return
+		case announced && o.kickers > 0: // who will see it too
 			s.mu.Unlock()
 			return
 		case more && len(o.buf) < inlineBytes || !o.urgent:

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
 // payload is a value on its way: a tree of plain values, and the references in
@@ -56,6 +58,22 @@ func (p *payload) close() {
 	}
 	for _, s := range sinks {
 		s.dropUnused()
+	}
+}
+
+// recycle gives the bytes back that p is, if p alone has them: they came on a
+// session, and nobody was given them to keep.
+func (p *payload) recycle() {
+	if p.origin == nil || p.shared {
+		return
+	}
+	v := p.v
+	if list, ok := v.([]any); ok && len(list) == 1 { // the arguments of a write
+		v = list[0]
+	}
+	if b, ok := v.([]byte); ok {
+		p.v = nil
+		bufpool.PutChunk(b)
 	}
 }
 

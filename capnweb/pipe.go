@@ -64,8 +64,9 @@ func (p *pipe) next(ctx context.Context) (chunk, error) {
 			p.queue[0] = chunkItem{}
 			p.queue = p.queue[1:]
 			p.bytes -= it.size
+			more := len(p.queue) > 0
 			p.mu.Unlock()
-			return chunk{p: it.p, eof: it.eof, done: func(err error) { p.finish(it, err) }}, nil
+			return chunk{p: it.p, eof: it.eof, done: func(err error) { p.finish(it, more, err) }}, nil
 		}
 		if p.err != nil {
 			err := p.err
@@ -82,9 +83,16 @@ func (p *pipe) next(ctx context.Context) (chunk, error) {
 }
 
 // finish acknowledges an item. With the last chunk, a close that waits behind it
-// is acknowledged too: a reader that knows its length need not read the end.
-func (p *pipe) finish(it chunkItem, err error) {
-	settleAck(it.ack, err)
+// is acknowledged too: a reader that knows its length need not read the end. With
+// more behind it, the acknowledgement waits a moment for theirs.
+func (p *pipe) finish(it chunkItem, more bool, err error) {
+	if it.p != nil && it.p.origin != nil && more {
+		it.p.origin.expectKick()
+		settleAck(it.ack, err)
+		it.p.origin.kick(true, true)
+	} else {
+		settleAck(it.ack, err)
+	}
 	if it.eof || err != nil || p.start != nil {
 		return
 	}

@@ -29,6 +29,8 @@ type readCore struct {
 	src  source
 	mu   sync.Mutex // held by the reader
 	rest []byte
+	// used is the chunk that rest is the end of, to be given back after it.
+	used *payload
 	err  error
 }
 
@@ -109,7 +111,7 @@ func (c *readCore) next(ctx context.Context) (chunk, error) {
 	}
 	if len(c.rest) > 0 {
 		p := &payload{v: c.rest}
-		c.rest = nil
+		c.rest, c.used = nil, nil
 		return chunk{p: p}, nil
 	}
 	ch, err := c.src.next(ctx)
@@ -163,36 +165,48 @@ func (s *ReadableStream) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	for len(s.core.rest) == 0 {
-		data, err := s.bytes()
-		if err != nil {
+		if err := s.bytes(); err != nil {
 			return 0, err
 		}
-		s.core.rest = data
 	}
 	n := copy(b, s.core.rest)
-	s.core.rest = s.core.rest[n:]
+	if s.core.rest = s.core.rest[n:]; len(s.core.rest) == 0 {
+		s.core.recycle()
+	}
 	return n, nil
 }
 
-// bytes takes the next chunk as bytes.
-func (s *ReadableStream) bytes() ([]byte, error) {
+// recycle gives back the chunk of which everything is used.
+func (c *readCore) recycle() {
+	c.rest = nil
+	if c.used != nil {
+		c.used.recycle()
+		c.used = nil
+	}
+}
+
+// bytes takes the next chunk as bytes, into rest.
+func (s *ReadableStream) bytes() error {
 	p, err := s.pull(context.Background())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer p.close()
 	switch x := p.v.(type) {
 	case []byte:
-		return x, nil
+		s.core.rest, s.core.used = x, p
+		return nil
 	case string:
-		return []byte(x), nil
+		s.core.rest, s.core.used = []byte(x), nil
+		return nil
 	case TypedArray:
-		return x.Data, nil
+		s.core.rest, s.core.used = x.Data, nil
+		return nil
 	}
 	err = typeErrorf("a chunk of the stream is %s, not bytes: read it with Next", kindName(p.v))
 	s.core.err = err
 	s.core.src.cancel(err)
-	return nil, err
+	return err
 }
 
 // WriteTo implements io.WriterTo.
@@ -201,19 +215,17 @@ func (s *ReadableStream) WriteTo(w io.Writer) (int64, error) {
 	defer s.core.mu.Unlock()
 	var total int64
 	for {
-		data := s.core.rest
-		s.core.rest = nil
-		if len(data) == 0 {
-			var err error
-			if data, err = s.bytes(); err != nil {
+		if len(s.core.rest) == 0 {
+			if err := s.bytes(); err != nil {
 				if errors.Is(err, io.EOF) {
 					err = nil
 				}
 				return total, err
 			}
 		}
-		n, err := w.Write(data)
+		n, err := w.Write(s.core.rest)
 		total += int64(n)
+		s.core.recycle()
 		if err != nil {
 			return total, err
 		}

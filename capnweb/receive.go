@@ -62,6 +62,7 @@ func (e *peerAbort) Is(target error) bool { return target == errTransport }
 // receive handles one message.
 func (s *Session) receive(msg []byte) error {
 	d := &s.in
+	defer d.dropDecoded()
 	if err := d.parse(msg, 3*s.limits.MaxDepth+16); err != nil {
 		if err == errTooDeep {
 			return limitf("Deserialization exceeded maximum allowed message depth of %d.", s.limits.MaxDepth)

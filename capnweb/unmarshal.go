@@ -159,7 +159,7 @@ func (d *decoder) bytes(b []byte) []byte {
 	if d.p.shared || !d.move && !d.own {
 		return append([]byte{}, b...)
 	}
-	return b
+	return b[:len(b):len(b)] // what is behind may be of an earlier message
 }
 
 func (d *decoder) err(e *Error, nested func(any) any) *Error {

@@ -70,6 +70,9 @@ func drainInto(p *pipe, sink Sink) {
 		}
 		d := decoder{p: c.p, move: true}
 		err = guarded(func() error { return sink.WriteChunk(ctx, Value{d.ordered(c.p.v)}) })
+		if _, ok := sink.(*writerSink); ok {
+			c.p.recycle()
+		}
 		c.p.close()
 		c.ack(err)
 		if err != nil {

@@ -2,7 +2,6 @@ package httprpc
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,15 +11,9 @@ import (
 	"time"
 
 	"github.com/tongs-dev/tongs/capnweb"
-	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
 const (
-	// firstPiece and secondPiece are how much memory is taken for a long message at
-	// once, at first and when that much has come. From then on it doubles.
-	firstPiece  = 64 << 10
-	secondPiece = 4 << 20
-
 	// longFrame is the size from which a message is not put in the buffer of writing
 	// as a whole, and writePiece that of one write.
 	longFrame  = 32 << 10
@@ -33,15 +26,13 @@ const (
 // write without waiting; measured, that is half of the cost of a call.
 type socket struct {
 	conn   net.Conn
-	r      *bufio.Reader
 	client bool
 	limit  int
 	ping   time.Duration
 
-	held   chan struct{} // reading begins when it is closed; nil: at once
+	begin  chan struct{} // reading begins when it is closed; nil: at once
 	readMu sync.Mutex
-	msg    []byte // the message being read
-	frag   bool   // it began, and more of it follows
+	reading
 
 	mu     sync.Mutex // of writing
 	out    []byte
@@ -79,7 +70,7 @@ type trySocket struct{ *socket }
 // interval of keep-alive pings, 0 for none.
 func newSocket(conn net.Conn, r *bufio.Reader, client bool, limit int, ping time.Duration) capnweb.Transport {
 	s := &socket{
-		conn: conn, r: r, client: client, limit: limit, ping: ping,
+		conn: conn, client: client, limit: limit, ping: ping, reading: reading{r: r, small: r},
 		stop: make(chan struct{}), peerEnd: make(chan struct{}),
 	}
 	if ping > 0 {
@@ -97,14 +88,14 @@ func hold(t capnweb.Transport) (begin func()) {
 	if !ok {
 		s = t.(*trySocket).socket
 	}
-	s.held = make(chan struct{})
-	return func() { close(s.held) }
+	s.begin = make(chan struct{})
+	return func() { close(s.begin) }
 }
 
 // ReadMessage implements capnweb.Transport.
 func (s *socket) ReadMessage() ([]byte, error) {
-	if s.held != nil {
-		<-s.held
+	if s.begin != nil {
+		<-s.begin
 	}
 	s.readMu.Lock()
 	defer s.readMu.Unlock()
@@ -127,74 +118,6 @@ func (s *socket) explain(err error) error {
 	return err
 }
 
-func (s *socket) read() ([]byte, error) {
-	if cap(s.msg) > bufpool.Keep {
-		bufpool.Put(s.msg)
-		s.msg = nil
-	}
-	s.msg = s.msg[:0]
-	for {
-		h, err := readHeader(s.r, !s.client)
-		if err != nil {
-			return nil, err
-		}
-		s.heard.Add(1) // any frame shows that the peer is there
-		if h.op >= opClose {
-			if err := s.readControl(h); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		switch {
-		case h.op == opBinary:
-			return nil, &capnweb.Error{Name: "TypeError", Message: "Received unexpected message type from WebSocket."}
-		case h.op == opContinuation != s.frag:
-			return nil, violation("a fragment out of order")
-		case h.length > int64(s.limit-len(s.msg)):
-			return nil, &tooLong{s.limit}
-		}
-		if err := s.readPayload(h); err != nil {
-			return nil, err
-		}
-		s.frag = !h.fin
-		if h.fin {
-			return s.msg, nil
-		}
-	}
-}
-
-// readPayload appends a frame's payload to the message. Memory is taken as the
-// bytes come, not as the header promises.
-func (s *socket) readPayload(h frameHeader) error {
-	start := len(s.msg)
-	for left := int(h.length); left > 0; {
-		at := len(s.msg)
-		n := firstPiece
-		if at >= firstPiece {
-			n = max(secondPiece, at)
-		}
-		n = min(left, n)
-		if cap(s.msg)-at < n {
-			bigger := bufpool.Get(at + n)[:at]
-			copy(bigger, s.msg)
-			bufpool.Put(s.msg)
-			s.msg = bigger
-		}
-		s.msg = s.msg[:at+n]
-		if _, err := io.ReadFull(s.r, s.msg[at:]); err != nil {
-			if errors.Is(err, io.EOF) {
-				err = io.ErrUnexpectedEOF
-			}
-			return err
-		}
-		left -= n
-	}
-	if h.masked {
-		mask(s.msg[start:], h.key)
-	}
-	return nil
-}
-
 // tooLong is a message over the limit.
 type tooLong struct{ limit int }
 
@@ -202,32 +125,6 @@ func (e *tooLong) Error() string {
 	return fmt.Sprintf("Incoming message exceeds maximum size of %d bytes.", e.limit)
 }
 func (e *tooLong) Is(target error) bool { return target == capnweb.ErrLimit }
-
-// Buffered implements capnweb.TryWriter.
-func (s *trySocket) Buffered() bool {
-	n := s.r.Buffered()
-	if n < 2 {
-		return false
-	}
-	b, _ := s.r.Peek(n)
-	if b[0] != 0x80|opText {
-		return false
-	}
-	length, at := int(b[1]&0x7f), 2
-	switch {
-	case length == 127:
-		return false
-	case length == 126:
-		if n < 4 {
-			return false
-		}
-		length, at = int(binary.BigEndian.Uint16(b[2:])), 4
-	}
-	if !s.client {
-		at += 4
-	}
-	return n >= at+length
-}
 
 // WriteMessages implements capnweb.Transport.
 func (s *socket) WriteMessages(msgs [][]byte) error {
@@ -360,7 +257,11 @@ func (s *socket) Close(reason error) error {
 func (s *socket) awaitEnd() {
 	_ = s.conn.SetReadDeadline(time.Now().Add(closeTimeout))
 	if s.readMu.TryLock() { // the session does not read any more
-		_, _ = io.Copy(io.Discard, s.r)
+		if s.held > 0 { // but may be busy with what it read last
+			_, _ = io.Copy(io.Discard, s.conn)
+		} else {
+			_, _ = io.Copy(io.Discard, s.r)
+		}
 		s.readMu.Unlock()
 		return
 	}

@@ -49,12 +49,13 @@ class Api extends RpcTarget {
   }
   sourceStream(n, chunk) {
     let left = n;
+    const zeros = new Uint8Array(Math.min(n, chunk));
     return new ReadableStream({
       pull(controller) {
         if (left <= 0) return controller.close();
         const size = Math.min(chunk, left);
         left -= size;
-        controller.enqueue(new Uint8Array(size));
+        controller.enqueue(zeros.subarray(0, size));
       },
     });
   }
