@@ -25,6 +25,7 @@ var layers = map[string][]string{
 	"sandbox":        {"capnweb"},
 	"sandbox/git":    {"sandbox"},
 	"sandbox/code":   {"sandbox"},
+	"sandbox/remote": {"sandbox", "capnweb", "capnweb/httprpc"},
 	"internal/files": {},
 	"internal/tool":  {"internal/files", "sandbox"},
 	"internal/guest": {"internal/tool", "internal/files", "sandbox", "capnweb"},
@@ -34,6 +35,7 @@ var layers = map[string][]string{
 	"internal/fleet":  {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
 	"internal/egress":  {"sandbox"},
+	"internal/api":     {"internal/fleet", "internal/driver", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},
 	"internal/preview": {"sandbox"},
 
 	"plugin":               {},
@@ -46,7 +48,7 @@ var layers = map[string][]string{
 	"internal/doors": {"internal/gateway", "internal/shell", "sandbox"},
 
 	"internal/e2e": {}, // tests only, through the public faces
-	"internal/cli": {"", "internal/...", "plugin", "sandbox", "capnweb"},
+	"internal/cli": {"", "internal/...", "plugin", "sandbox/...", "capnweb"},
 	"cmd":          {"", "internal/cli", "internal/guest", "internal/shell", "internal/driver/...", "sandbox"},
 }
 

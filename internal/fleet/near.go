@@ -18,7 +18,7 @@ func nearHint(entries []Entry, ref string) string {
 			if name == "" || len(name) > 2*len(ref)+8 {
 				continue
 			}
-			if steps := distance(ref, name); steps <= max(1, len(ref)/3) || len(ref) >= 3 && strings.Contains(name, ref) {
+			if steps := distance(ref, name); steps <= max(1, (len(ref)+1)/3) || len(ref) >= 3 && strings.Contains(name, ref) {
 				near = append(near, candidate{name, steps})
 			}
 		}
