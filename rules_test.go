@@ -30,9 +30,10 @@ var layers = map[string][]string{
 	"internal/tool":  {"internal/files", "sandbox"},
 	"internal/guest": {"internal/tool", "internal/files", "sandbox", "capnweb"},
 
-	"internal/image":  {"sandbox"},
-	"internal/driver": {"internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
-	"internal/fleet":  {"internal/driver", "internal/image", "sandbox", "capnweb"},
+	"internal/image":             {"sandbox"},
+	"internal/driver":            {"internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
+	"internal/driver/drivertest": {"internal/driver", "internal/egress", "internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
+	"internal/fleet":             {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
 	"internal/egress":  {"sandbox"},
 	"internal/api":     {"internal/fleet", "internal/driver", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},

@@ -27,19 +27,47 @@ func (c *Client) DialPort(ctx context.Context, port int) (net.Conn, error) {
 }
 
 func (c *Client) Listen(ctx context.Context, name, address string) (net.Listener, error) {
-	const op = "listen"
-	rep, err := call[*TokenReply](ctx, c, op, "listen", name, address)
+	f, err := c.listener(ctx, "tcp", name, address)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := c.raw(ctx, op, rep.Token)
+	defer f.Close()
+	ln, err := net.FileListener(f)
+	if err != nil {
+		return nil, asError(opListen, err)
+	}
+	return ln, nil
+}
+
+func (c *Client) ListenPacket(ctx context.Context, name, address string) (net.PacketConn, error) {
+	f, err := c.listener(ctx, "udp", name, address)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	pc, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, asError(opListen, err)
+	}
+	return pc, nil
+}
+
+const opListen = "listen"
+
+// listener asks for a socket and receives it.
+func (c *Client) listener(ctx context.Context, network, name, address string) (*os.File, error) {
+	rep, err := call[*TokenReply](ctx, c, opListen, "listen", name, address, network)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := c.raw(ctx, opListen, rep.Token)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
-		return nil, Errf(CodeNotSupported, op, "a listener can only be handed over a unix socket", "use the driver of this machine")
+		return nil, Errf(CodeNotSupported, opListen, "a listener can only be handed over a unix socket", "use the driver of this machine")
 	}
 	stop := context.AfterFunc(ctx, func() { _ = u.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -49,14 +77,9 @@ func (c *Client) Listen(ctx context.Context, name, address string) (net.Listener
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, &Error{Code: CodeConnectionLost, Op: op, Message: "the listener did not arrive: " + err.Error(), Err: err}
+		return nil, &Error{Code: CodeConnectionLost, Op: opListen, Message: "the listener did not arrive: " + err.Error(), Err: err}
 	}
-	defer f.Close()
-	ln, err := net.FileListener(f)
-	if err != nil {
-		return nil, asError(op, err)
-	}
-	return ln, nil
+	return f, nil
 }
 
 // receiveFile takes one descriptor from a message.

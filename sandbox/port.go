@@ -5,6 +5,13 @@ import (
 	"net"
 )
 
+// Ports of a sandbox's loopback that belong to its way out, where it has one: all TCP, and all queries of
+// DNS, are turned to listeners there that the host accepts.
+const (
+	EgressPort    = 3129
+	EgressDNSPort = 3153
+)
+
 // Ports reaches what listens inside a sandbox, and listens there.
 type Ports interface {
 	// Dial connects to a TCP address inside the sandbox: "3000",
@@ -18,6 +25,8 @@ type Ports interface {
 	// listener with the connections that waited meanwhile. Unlisten, or the
 	// sandbox's end, closes it.
 	Listen(ctx context.Context, name, address string) (net.Listener, error)
+	// ListenPacket is Listen for UDP.
+	ListenPacket(ctx context.Context, name, address string) (net.PacketConn, error)
 	Unlisten(ctx context.Context, name string) error
 	// ListPorts tells which TCP ports are listened on inside the sandbox,
 	// sorted by port and address, at most MaxPorts of them.

@@ -71,6 +71,9 @@ type Spec struct {
 
 	Limits Limits `json:"limits,omitzero"`
 
+	// Network is what the sandbox's programs reach besides each other. Default NetworkNone.
+	Network Network `json:"network,omitempty"`
+
 	// Hostname inside; default "sandbox".
 	Hostname string `json:"hostname,omitempty"`
 
@@ -84,6 +87,20 @@ type Spec struct {
 	// Labels are kept with the sandbox and given back by List.
 	Labels map[string]string `json:"labels,omitempty"`
 }
+
+// Network says what programs in a sandbox can connect to.
+type Network string
+
+const (
+	// NetworkNone: nothing but the sandbox's own loopback.
+	NetworkNone Network = ""
+
+	// NetworkEgress: TCP connections and DNS queries, whatever they are addressed to, arrive at
+	// listeners on the loopback that the host makes with the guest's Listen and ListenPacket, at
+	// sandbox.EgressPort and sandbox.EgressDNSPort. Until it does, they fail at once. Special addresses
+	// (private, link-local), other UDP, ICMP and IPv6 are refused by the kernel.
+	NetworkEgress Network = "egress"
+)
 
 // Bind is a directory or file of the host that is visible in the sandbox.
 type Bind struct {

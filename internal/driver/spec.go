@@ -36,6 +36,9 @@ func (s *Spec) Check(op string) error {
 	if !validHostname.MatchString(s.Hostname) {
 		return Invalid(op, "hostname %q: 1 to 63 letters, digits and '-'", s.Hostname)
 	}
+	if s.Network != NetworkNone && s.Network != NetworkEgress {
+		return Invalid(op, "network %q is neither \"\" nor %q", s.Network, NetworkEgress)
+	}
 	if s.Lease == 0 {
 		s.Lease = DefaultLease
 	}

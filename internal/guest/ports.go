@@ -104,6 +104,7 @@ type listeners struct {
 }
 
 type heldListener struct {
+	network string
 	address string
 	fd      int
 }
@@ -111,10 +112,13 @@ type heldListener struct {
 func newListeners() *listeners { return &listeners{byName: map[string]*heldListener{}} }
 
 // get makes the named listener or finds it, and returns a new descriptor of it.
-func (l *listeners) get(name, address string) (int, error) {
+func (l *listeners) get(network, name, address string) (int, error) {
 	const op = "listen"
 	if !processID.MatchString(name) {
 		return -1, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("the name %.140q is not 1 to 128 of A-Z a-z 0-9 . _ : -", name), "")
+	}
+	if network != "tcp" && network != "udp" {
+		return -1, sandbox.Errf(sandbox.CodeNotSupported, op, fmt.Sprintf("network %.20q can't be listened on", network), `use "tcp" or "udp"`)
 	}
 	ap, _, err := loopback(op, address)
 	if err != nil {
@@ -124,16 +128,16 @@ func (l *listeners) get(name, address string) (int, error) {
 	defer l.mu.Unlock()
 	h := l.byName[name]
 	switch {
-	case h != nil && h.address != address:
-		return -1, sandbox.Errf(sandbox.CodeAlreadyExists, op, fmt.Sprintf("listener %q is at %s, not at %.80s", name, h.address, address), "choose another name, or close that listener")
+	case h != nil && (h.address != address || h.network != network):
+		return -1, sandbox.Errf(sandbox.CodeAlreadyExists, op, fmt.Sprintf("listener %q is at %s %s, not at %s %.80s", name, h.network, h.address, network, address), "choose another name, or close that listener")
 	case h == nil && len(l.byName) >= maxListeners:
 		return -1, sandbox.Errf(sandbox.CodeTooManyConnections, op, fmt.Sprintf("there are %d listeners, and no more are allowed", maxListeners), "close one")
 	case h == nil:
-		fd, err := listenTCP(ap)
+		fd, err := listen(network, ap)
 		if err != nil {
 			return -1, listenError(op, address, err)
 		}
-		h = &heldListener{address: address, fd: fd}
+		h = &heldListener{network: network, address: address, fd: fd}
 		l.byName[name] = h
 	}
 	fd, err := unix.FcntlInt(uintptr(h.fd), unix.F_DUPFD_CLOEXEC, 3)
@@ -143,23 +147,29 @@ func (l *listeners) get(name, address string) (int, error) {
 	return fd, nil
 }
 
-// listenTCP makes the socket with bare calls: it is never polled here.
-func listenTCP(ap netip.AddrPort) (int, error) {
+// listen makes the socket with bare calls: it is never polled here.
+func listen(network string, ap netip.AddrPort) (int, error) {
 	family := unix.AF_INET
 	var sa unix.Sockaddr = &unix.SockaddrInet4{Port: int(ap.Port()), Addr: [4]byte(ap.Addr().AsSlice()[:4])}
 	if ap.Addr().Is6() {
 		family = unix.AF_INET6
 		sa = &unix.SockaddrInet6{Port: int(ap.Port()), Addr: ap.Addr().As16()}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	kind := unix.SOCK_STREAM
+	if network == "udp" {
+		kind = unix.SOCK_DGRAM
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return -1, err
 	}
-	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	if network == "tcp" {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
 	if err == nil {
 		err = unix.Bind(fd, sa)
 	}
-	if err == nil {
+	if err == nil && network == "tcp" {
 		err = unix.Listen(fd, backlog)
 	}
 	if err != nil {

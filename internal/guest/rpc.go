@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"net"
 	"os"
@@ -298,10 +299,10 @@ func (m *rpcMain) dial(ctx context.Context, network, address string) (*sandbox.T
 	return m.token(func(u *net.UnixConn) { m.s.relay(u, c) }, func() { c.Close() })
 }
 
-func (m *rpcMain) listen(name, address string) (*sandbox.TokenReply, error) {
+func (m *rpcMain) listen(name, address, network string) (*sandbox.TokenReply, error) {
 	// The descriptor is made when it is fetched, so that a token nobody
 	// redeems costs nothing; errors belong to this call.
-	fd, err := m.s.listeners.get(name, address)
+	fd, err := m.s.listeners.get(cmp.Or(network, "tcp"), name, address)
 	if err != nil {
 		return nil, err
 	}

@@ -321,7 +321,7 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, UID: userID, GID: userID, Late: places}
+	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, Egress: r.Spec.Network == driver.NetworkEgress, UID: userID, GID: userID, Late: places}
 	var fds []int
 	n := 0
 	if m == nil {

@@ -35,6 +35,10 @@ type Plan struct {
 	GID      int      `json:"gid"`
 	Mounts   []string `json:"mounts"` // where each mount goes, absolute inside; parents come first
 
+	// Egress: what programs connect to is turned to listeners that the host accepts. Without it there is
+	// nothing but the loopback.
+	Egress bool `json:"egress,omitempty"`
+
 	// Late are the numbers that the last descriptors of the message get in this process, in their order;
 	// until then something without meaning is open there. They are what the driver makes while this
 	// process starts.

@@ -87,6 +87,11 @@ func run(channel int) error {
 	if err := network(); err != nil {
 		return err
 	}
+	if plan.Egress {
+		if err := egress(); err != nil {
+			return err
+		}
+	}
 	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
 		return fail("set hostname", err)
 	}
