@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -35,6 +36,11 @@ type Config struct {
 	PreviewDomain string `toml:"preview_domain"`
 	// Password is what clients must give (user name "opencode"). Default: none on loopback.
 	Password string `toml:"password"`
+	// APIListen is the address of the public endpoint, host:port; "" is none. Default 127.0.0.1:8788,
+	// or a free port when Listen asks for one.
+	APIListen *string `toml:"api_listen"`
+	// APIOrigins are origins of pages that may use the endpoint, such as http://localhost:5173.
+	APIOrigins []string `toml:"api_origins"`
 	// OpenCodeBinary is an own OpenCode to run instead of the pinned one.
 	OpenCodeBinary string `toml:"opencode_binary"`
 	// OpenCodeConfig is an opencode.json (comments allowed) that is merged under what Tongs enforces.
@@ -109,6 +115,7 @@ const (
 
 const (
 	defaultListen = "127.0.0.1:8787"
+	defaultAPI    = "127.0.0.1:8788"
 	defaultLease  = Duration(24 * time.Hour)
 )
 
@@ -237,6 +244,9 @@ func (c *Config) validate() error {
 	if c.Password == "" && !isLoopback(host) {
 		return fmt.Errorf("listen %q is reachable from other machines and no password is set: set TONGS_PASSWORD, or listen on 127.0.0.1", c.Listen)
 	}
+	if err := c.validateAPI(); err != nil {
+		return err
+	}
 	if c.Log.Level != "" {
 		if err := new(slog.Level).UnmarshalText([]byte(c.Log.Level)); err != nil {
 			return fmt.Errorf("log level %q: use debug, info, warn or error", c.Log.Level)
@@ -258,6 +268,38 @@ func (c *Config) validate() error {
 		}
 	}
 	return nil
+}
+
+// validateAPI says what cannot be about the endpoint.
+func (c *Config) validateAPI() error {
+	if c.APIListen != nil && *c.APIListen != "" {
+		host, port, err := net.SplitHostPort(*c.APIListen)
+		n, perr := strconv.ParseUint(port, 10, 16)
+		if err != nil || perr != nil {
+			return fmt.Errorf("api_listen %q is not host:port, such as %s (and \"\" is no endpoint)", *c.APIListen, defaultAPI)
+		}
+		if n == 0 && host == "" {
+			return fmt.Errorf("api_listen %q: name a host or a port", *c.APIListen)
+		}
+	}
+	for _, origin := range c.APIOrigins {
+		u, err := url.Parse(origin)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Scheme+"://"+u.Host != origin {
+			return fmt.Errorf("api_origins: %q is not an origin such as http://localhost:5173", origin)
+		}
+	}
+	return nil
+}
+
+// apiListen is the address of the endpoint; "" is none.
+func (c *Config) apiListen() string {
+	if c.APIListen != nil {
+		return *c.APIListen
+	}
+	if _, port, err := net.SplitHostPort(c.Listen); err == nil && port == "0" {
+		return "127.0.0.1:0"
+	}
+	return defaultAPI
 }
 
 func isLoopback(host string) bool {

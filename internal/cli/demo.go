@@ -57,6 +57,7 @@ func (c *demoCommand) Run(ctx context.Context, s *streams, g *Globals) (err erro
 		return homeError(os.TempDir(), err)
 	}
 	cfg.Home, cfg.Listen, cfg.Scripted, cfg.Password, cfg.OpenCodeBinary = temporary, "127.0.0.1:0", true, "", c.OpenCodeBinary
+	cfg.APIListen = new(string) // nobody else has business with it
 	log := slog.New(slog.DiscardHandler)
 	if g.LogLevel != "" {
 		log = cfg.logger(s.stderr)

@@ -45,6 +45,7 @@ type service struct {
 	scripted *http.Server
 	agent    *agentHost
 	host     *opencode.Host
+	api      *endpoint // nil when there is none
 	front    *http.Server
 	preview  *preview.Handler
 	url      string        // of the front
@@ -96,6 +97,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 			listener.Close()
 		}
 	}()
+	if s.api, err = listenAPI(cfg); err != nil {
+		return nil, err
+	}
 	configured, err := s.configure()
 	if err != nil {
 		return nil, err
@@ -126,7 +130,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 
-	s.fleet = fleet.New(fleet.Config{Driver: s.driver, Logger: log, Recipe: driver.Spec{
+	s.fleet = fleet.New(fleet.Config{Driver: s.driver, Logger: log, Reserved: []string{agentHostName}, Recipe: driver.Spec{
 		Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(),
 	}})
 	found, err := s.fleet.Recover(ctx)
@@ -143,6 +147,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 	s.watch()
+	if err = s.openAPI(); err != nil {
+		return nil, err
+	}
 	if err = s.open(listener); err != nil {
 		return nil, err
 	}
@@ -310,6 +317,7 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 		errs = append(errs, s.front.Close())
 		s.preview.Close()
 	}
+	s.api.close()
 	if s.stopWatcher != nil {
 		s.stopWatcher()
 		s.watching.Wait()

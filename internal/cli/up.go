@@ -16,6 +16,7 @@ type ServiceFlags struct {
 	Listen         string   `placeholder:"ADDR" env:"TONGS_LISTEN" help:"Address of the HTTP front. Default: 127.0.0.1:8787. One that is not loopback needs a password."`
 	Hosts          []string `name:"host" placeholder:"NAME" env:"TONGS_HOSTS" help:"A further name under which the front is reached (repeatable)."`
 	Password       string   `placeholder:"TEXT" env:"TONGS_PASSWORD" help:"What clients must give; prefer the variable, a flag is seen by others."`
+	APIListen      *string  `name:"api-listen" placeholder:"ADDR" env:"TONGS_API_LISTEN" help:"Address of the sandboxes' endpoint, for programs and for tongs sandbox. Default: 127.0.0.1:8788; empty is none."`
 	OpenCodeBinary string   `name:"opencode-binary" placeholder:"FILE" env:"TONGS_OPENCODE_BINARY" help:"An own OpenCode instead of the pinned one."`
 	OpenCodeConfig string   `name:"opencode-config" placeholder:"FILE" env:"TONGS_OPENCODE_CONFIG" help:"An opencode.json, merged under what Tongs enforces."`
 	Scripted       bool     `env:"TONGS_SCRIPTED" help:"Offer tongs/scripted, a model that follows a script (for trying things out without a key)."`
@@ -25,6 +26,9 @@ type ServiceFlags struct {
 func (f *ServiceFlags) apply(cfg *Config) error {
 	override(&cfg.Listen, f.Listen)
 	override(&cfg.Password, f.Password)
+	if f.APIListen != nil {
+		cfg.APIListen = f.APIListen
+	}
 	override(&cfg.OpenCodeBinary, f.OpenCodeBinary)
 	override(&cfg.OpenCodeConfig, f.OpenCodeConfig)
 	if len(f.Hosts) > 0 {
@@ -73,6 +77,9 @@ func (c *upCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 	}
 	fmt.Fprintf(s.stdout, "ready: %s  (%.1f s)\n", running.url, running.took.Seconds())
 	fmt.Fprintf(s.stdout, "  opencode attach %s\n", running.url)
+	if running.api != nil {
+		fmt.Fprintf(s.stdout, "sandboxes: %s/rpc  (tongs sandbox …; token in %s)\n", running.api.url, running.tokenPath())
+	}
 
 	var cause error
 	select {
