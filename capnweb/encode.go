@@ -165,15 +165,16 @@ func (e *encoder) error(x *Error, depth int) error {
 	if e.s != nil {
 		f = e.s.opts.errorHook
 	}
+	var chosen *Error
 	if f != nil {
-		if y := f(x); y != nil {
-			x = y
-		}
-	} else {
+		chosen = f(x)
+	}
+	if chosen == nil {
 		y := *x
 		y.Stack = ""
-		x = &y
+		chosen = &y
 	}
+	x = chosen
 	e.lit(`["error",`)
 	name := x.Name
 	if name == "" {

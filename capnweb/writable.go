@@ -28,8 +28,8 @@ type writeCore struct {
 
 // Sink takes the chunks of a stream.
 type Sink interface {
-	// WriteChunk takes one chunk. The next comes when it has returned. An error
-	// breaks the stream: the writer gets it.
+	// WriteChunk takes one chunk, and owns the references in it unless it returns an error.
+	// The next comes when it has returned. An error breaks the stream: the writer gets it.
 	WriteChunk(ctx context.Context, chunk Value) error
 	// Close is called at the end. The writer waits for it and gets its error.
 	Close(ctx context.Context) error
@@ -69,7 +69,10 @@ func drainInto(p *pipe, sink Sink) {
 			return
 		}
 		d := decoder{p: c.p, move: true}
-		err = guarded(func() error { return sink.WriteChunk(ctx, Value{d.ordered(c.p.v)}) })
+		chunk := Value{d.ordered(c.p.v)}
+		if err = guarded(func() error { return sink.WriteChunk(ctx, chunk) }); err != nil {
+			closeReferences(chunk.V)
+		}
 		if _, ok := sink.(*writerSink); ok {
 			c.p.recycle()
 		}
@@ -79,6 +82,26 @@ func drainInto(p *pipe, sink Sink) {
 			fail(err)
 			return
 		}
+	}
+}
+
+// closeReferences closes what a value refers to.
+func closeReferences(v any) {
+	switch x := v.(type) {
+	case io.Closer: // stubs, promises and streams
+		_ = x.Close()
+	case []any:
+		for _, e := range x {
+			closeReferences(e)
+		}
+	case Object:
+		for _, m := range x {
+			closeReferences(m.Value)
+		}
+	case *Request:
+		closeReferences(x.Body)
+	case *Response:
+		closeReferences(x.Body)
 	}
 }
 
