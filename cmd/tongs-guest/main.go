@@ -3,8 +3,8 @@
 // what to do (package internal/guest, type Boot); the environment variable
 // TONGS_BOOT_FD can name the number instead.
 //
-// Under the name tongs-shell it is the shell of a place that has none: it says
-// so and exits with status 126.
+// Under the name tongs-shell it is the shell of the agent host, which runs nothing
+// there: its command runs in the session's sandbox (package internal/shell).
 //
 // EXIT STATUS: 0 after an orderly end, 1 when it could not begin, 2 when it was
 // called in a wrong way.
@@ -24,12 +24,12 @@ import (
 	"github.com/tongs-dev/tongs"
 	"github.com/tongs-dev/tongs/internal/driver/linux/boot"
 	"github.com/tongs-dev/tongs/internal/guest"
+	"github.com/tongs-dev/tongs/internal/shell"
 )
 
 const (
-	exitFailed  = 1
-	exitUsage   = 2
-	exitRefused = 126
+	exitFailed = 1
+	exitUsage  = 2
 )
 
 // Thousands of guests share a machine, each mostly idle: a small heap matters more
@@ -43,8 +43,8 @@ const (
 
 func main() {
 	if filepath.Base(os.Args[0]) == "tongs-shell" {
-		fmt.Fprintln(os.Stderr, "tongs: a shell in the agent host is refused; commands run in the session's sandbox, through its tools")
-		os.Exit(exitRefused)
+		dir, _ := os.Getwd() // without one it is the project's
+		os.Exit(shell.Main(os.Args[1:], os.Getenv, dir, os.Stdout, os.Stderr))
 	}
 	if len(os.Args) == 2 && (os.Args[1] == "version" || os.Args[1] == "--version") {
 		fmt.Println("tongs-guest", tongs.Version)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/guest"
+	"github.com/tongs-dev/tongs/internal/shell"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -88,8 +89,8 @@ func TestDependencies(t *testing.T) {
 func TestUsage(t *testing.T) {
 	t.Parallel()
 	bin := build(t)
-	shell := filepath.Join(t.TempDir(), "tongs-shell")
-	if err := os.Symlink(bin, shell); err != nil {
+	sh := filepath.Join(t.TempDir(), "tongs-shell")
+	if err := os.Symlink(bin, sh); err != nil {
 		t.Fatal(err)
 	}
 	empty, err := os.Open(os.DevNull)
@@ -109,7 +110,7 @@ func TestUsage(t *testing.T) {
 		{[]string{bin, "77"}, "", exitFailed, "boot document"},
 		{[]string{bin}, "3", exitFailed, "boot document"},
 		{[]string{bin, "version"}, "", 0, "tongs-guest "},
-		{[]string{shell, "-c", "echo hi"}, "", exitRefused, "a shell in the agent host is refused"},
+		{[]string{sh, "-c", "echo hi"}, "", shell.Refused, "a shell in the agent host is refused"},
 	} {
 		cmd := exec.CommandContext(t.Context(), c.argv[0], c.argv[1:]...)
 		cmd.ExtraFiles = []*os.File{empty}

@@ -13,6 +13,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/fleet"
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/internal/shell"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -31,16 +32,18 @@ type agentHost struct {
 	fleet  *fleet.Fleet
 	spec   driver.Spec
 	models http.Handler
+	shells func(net.Listener) error // serves the shells that OpenCode starts until the listener is closed
 	log    *slog.Logger
 
 	mu       sync.Mutex
-	serving  *sandbox.Client // the connection whose listener is served
+	serving  *sandbox.Client // the connection whose listeners are served
 	server   *http.Server
+	shell    net.Listener
 	finished bool
 }
 
 // agentHostSpec says how the agent host is made. opencodeDir is the folder of OpenCode versions. The guest binary is also its shell: under that name
-// it refuses every command, so that nothing OpenCode might start by itself runs.
+// it runs nothing there, and leads to the session's sandbox.
 func agentHostSpec(opencodeDir string, root image.Root, limits Limits, lease Duration) (driver.Spec, error) {
 	guest, err := driver.GuestBinary()
 	if err != nil {
@@ -96,9 +99,26 @@ func (a *agentHost) serve(ctx context.Context, client *sandbox.Client) error {
 	if err != nil {
 		return err
 	}
+	shell, err := client.Listen(ctx, "shell", shell.Address)
+	if err != nil {
+		listener.Close()
+		return err
+	}
 	if a.server != nil {
 		a.server.Close()
+		a.shell.Close()
 	}
+	a.shell = shell
+	go func() {
+		if err := a.shells(shell); !errors.Is(err, net.ErrClosed) {
+			a.log.Error("the shells' listener ended", "error", err)
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.serving == client {
+				a.serving = nil // the next call serves again
+			}
+		}
+	}()
 	a.server = &http.Server{Handler: a.models, ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelWarn), ReadHeaderTimeout: headerTimeout}
 	a.serving = client
 	go func(server *http.Server) {
@@ -114,12 +134,13 @@ func (a *agentHost) serve(ctx context.Context, client *sandbox.Client) error {
 	return nil
 }
 
-// close stops serving models.
+// close stops serving models and shells.
 func (a *agentHost) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.finished = true
 	if a.server != nil {
 		a.server.Close()
+		a.shell.Close()
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/tongs-dev/tongs/internal/doors"
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/fleet"
 	"github.com/tongs-dev/tongs/internal/gateway"
@@ -44,6 +45,7 @@ type service struct {
 	fleet    *fleet.Fleet
 	scripted *http.Server
 	agent    *agentHost
+	doors    *doors.Doors
 	host     *opencode.Host
 	api      *endpoint // nil when there is none
 	front    *http.Server
@@ -209,7 +211,11 @@ func (s *service) startOpenCode(ctx context.Context, configured *opencode.Config
 	if err != nil {
 		return err
 	}
-	s.agent = &agentHost{fleet: s.fleet, spec: spec, models: models, log: s.log.With("from", "models")}
+	s.doors = doors.New(doors.Config{
+		Root:    func(ctx context.Context, id string) (string, error) { return s.host.RootSession(ctx, id) },
+		Sandbox: s.sessionBox, Directory: projectDir, Logger: s.log.With("from", "doors"),
+	})
+	s.agent = &agentHost{fleet: s.fleet, spec: spec, models: models, shells: s.doors.ServeShells, log: s.log.With("from", "models")}
 	s.host, err = opencode.NewHost(opencode.HostConfig{
 		Machine: s.agent.machine, Content: configured.Content, Sandboxes: s.fleet, Models: configured.Models, OnCall: opts.onCall,
 		Binary:  agentHostOpenCode + "/" + filepath.Base(filepath.Dir(binary.Path)) + "/" + filepath.Base(binary.Path),
@@ -290,12 +296,14 @@ func (s *service) open(listener net.Listener) error {
 	handler, err := gateway.New(gateway.Config{
 		Upstream: s.host.Transport(), Ready: func(ctx context.Context) error { _, err := s.host.Ready(ctx); return err },
 		Preview: s.preview, Listen: listener.Addr().String(), Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
+		Answers: s.doors.Answers(), Clients: s.doors, Attach: s.doors.Attach, Command: s.doors.Command, Ticket: s.doors.Ticket,
 		Logger: s.log.With("from", "front"),
 	})
 	if err != nil {
 		return err
 	}
 	s.front = gateway.NewServer(handler, s.log)
+	s.front.ConnContext = s.doors.ConnContext
 	go func() {
 		if err := s.front.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 			s.failed <- fmt.Errorf("the front ended: %w", err)
@@ -303,6 +311,15 @@ func (s *service) open(listener net.Listener) error {
 	}()
 	s.url = "http://" + strings.Replace(listener.Addr().String(), "127.0.0.1:", "localhost:", 1)
 	return nil
+}
+
+// sessionBox is the sandbox of a root session.
+func (s *service) sessionBox(ctx context.Context, root string) (*sandbox.Client, error) {
+	box, err := s.fleet.Session(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return box.Client, nil
 }
 
 // stop ends everything in the opposite order and keeps the files. It can be called at any stage.
@@ -327,6 +344,9 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	}
 	if s.agent != nil {
 		s.agent.close()
+	}
+	if s.doors != nil {
+		s.doors.Close()
 	}
 	if s.fleet != nil {
 		errs = append(errs, sandboxes(s.fleet, ctx))

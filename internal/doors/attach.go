@@ -89,7 +89,7 @@ func textFile(name, content string) map[string]any {
 
 // attachment checks what a sandbox says is a picture or a PDF, and returns its type.
 func attachment(a sandbox.Attachment) (string, error) {
-	bad := &gateway.Error{Status: http.StatusBadGateway, Code: "BAD_ATTACHMENT", Message: "the sandbox gave something for a picture that is none", Hint: "try again"}
+	bad := &gateway.Error{Status: http.StatusBadRequest, Code: "FILE_REFUSED", Message: "the file is no picture that can be decoded, although it begins as one", Hint: "ask for it in words: the agent can look at its bytes"}
 	if len(a.URL) > maxAttachment {
 		return "", tooLarge("it")
 	}
@@ -99,7 +99,8 @@ func attachment(a sandbox.Attachment) (string, error) {
 	if !ok || !isData || !isBase64 || kind != a.Mime || !strings.HasPrefix(kind, "image/") && kind != "application/pdf" || len(kind) > 60 {
 		return "", bad
 	}
-	if _, err := base64.StdEncoding.DecodeString(data); err != nil {
+	content, err := base64.StdEncoding.DecodeString(data)
+	if err != nil || strings.HasPrefix(kind, "image/") && !gateway.IsPicture(content) {
 		return "", bad
 	}
 	return kind, nil

@@ -1,8 +1,13 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
+	"image"
+	_ "image/gif" // decoders for IsPicture
+	_ "image/jpeg"
+	_ "image/png"
 	"mime"
 	"net/http"
 	"net/url"
@@ -106,7 +111,7 @@ func checkData(part map[string]any, link string) *Error {
 	found, _, _ := mime.ParseMediaType(http.DetectContentType(content)) // it always gives a good one
 	isText := utf8.Valid(content) && strings.IndexByte(string(content), 0) < 0
 	switch {
-	case pictures[kind] && pictures[found]:
+	case pictures[kind] && pictures[found] && IsPicture(content):
 		kind = found
 	case kind == "application/pdf" && found == kind:
 	case (strings.HasPrefix(kind, "audio/") || strings.HasPrefix(kind, "video/")) && !isText:
@@ -119,6 +124,17 @@ func checkData(part map[string]any, link string) *Error {
 	part["mime"] = kind
 	part["url"] = "data:" + kind + ";base64," + base64.StdEncoding.EncodeToString(content)
 	return nil
+}
+
+// IsPicture says whether OpenCode, which makes large pictures smaller, has a chance to
+// decode one. Of WebP only the beginning is looked at.
+func IsPicture(content []byte) bool {
+	found := http.DetectContentType(content)
+	if found == "image/webp" {
+		return true
+	}
+	size, _, err := image.DecodeConfig(bytes.NewReader(content))
+	return pictures[found] && err == nil && size.Width > 0 && size.Height > 0
 }
 
 func decodeData(head, data string) ([]byte, error) {

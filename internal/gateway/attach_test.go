@@ -5,6 +5,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"image"
+	"image/png"
 	"strings"
 	"testing"
 
@@ -66,10 +68,19 @@ func TestNamedFilesAreReplacedByTheirContent(t *testing.T) {
 	}
 }
 
+func onePixel(t testing.TB) string {
+	t.Helper()
+	var b strings.Builder
+	if err := png.Encode(&b, image.NewGray(image.Rect(0, 0, 1, 1))); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
 func TestCarriedFilesAreWhatTheySay(t *testing.T) {
 	t.Parallel()
-	png, pdf := "\x89PNG\r\n\x1a\n\x00", "%PDF-1.7\n\xff\xfe"
 	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+	png, pdf := onePixel(t), "%PDF-1.7\n\xff\xfe"
 	for _, c := range []struct{ mime, url, want string }{
 		{"text/plain", "data:text/plain,a%20b", "data:text/plain;base64," + b64("a b")},
 		{"text/plain", "data:,x", "data:text/plain;base64," + b64("x")},
@@ -83,6 +94,7 @@ func TestCarriedFilesAreWhatTheySay(t *testing.T) {
 		{"image/png", "data:image/png;base64," + b64("words"), "data:text/plain;base64," + b64("words")},
 
 		{"image/png", "data:image/png;base64," + b64("\x00\x01\xff"), ""},
+		{"image/png", "data:image/png;base64," + b64("\x89PNG\r\n\x1a\n\x00"), ""}, // OpenCode could not decode it
 		{"application/zip", "data:application/zip;base64," + b64("PK\x03\x04\x00\xff"), ""},
 		{"application/octet-stream", "data:;base64," + b64("\x00"), ""},
 		{"application/pdf", "data:application/pdf;base64," + b64("\x00\xff"), ""},

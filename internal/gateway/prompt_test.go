@@ -49,7 +49,7 @@ func TestPromptThatPassesIsUnchanged(t *testing.T) {
 	h := front(t, up, nil)
 	body := `{"agent":"build","big":12345678901234567890,"model":{"modelID":"m","providerID":"p"},` +
 		`"parts":[{"text":"see @/etc/passwd <b> & !` + "`ls`" + `","type":"text"},` +
-		`{"filename":"a.png","mime":"image/png","type":"file","url":"data:image/png;base64,iVBORw0KGgo="},` +
+		`{"filename":"a.png","mime":"image/png","type":"file","url":"data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="},` +
 		`{"name":"general","source":{"end":8,"start":0,"value":"@general"},"type":"agent"}],"tools":{"bash":true,"webfetch":false}}`
 	if w := ask(h, request("POST", "/session/ses_1/message", body)); w.Code != 200 {
 		t.Fatalf("status %d %s", w.Code, w.Body)

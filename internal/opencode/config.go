@@ -13,8 +13,9 @@ import (
 
 // Places in the agent host that the configuration names.
 const (
-	// DefaultShell is a program that refuses every command. OpenCode runs its
-	// own shell commands with it. If the file is missing, OpenCode uses another
+	// DefaultShell is a program that runs nothing where it is, but in the sandbox
+	// of a session (package internal/shell). OpenCode runs its own shell commands
+	// with it. If the file is missing, OpenCode uses another
 	// shell without a word: whoever starts it has to make sure that it is there.
 	DefaultShell = "/opt/tongs/bin/tongs-shell"
 

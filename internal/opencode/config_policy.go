@@ -3,7 +3,6 @@ package opencode
 import (
 	"encoding/json"
 	"slices"
-	"strings"
 
 	"github.com/tongs-dev/tongs/internal/modelproxy"
 )
@@ -23,7 +22,7 @@ var topLevel = map[string]string{
 	"layout": "", "attachment": "", "compaction": "",
 	"agent": "", "mode": "", "command": "", "permission": "", "tools": "", "experimental": "",
 
-	"shell":      "commands of OpenCode itself are refused",
+	"shell":      "commands of OpenCode itself run in the session's sandbox, through a shell of Tongs",
 	"server":     "the address and port of OpenCode are set by Tongs: use --listen",
 	"plugin":     "a plugin would run beside OpenCode and not in a sandbox",
 	"mcp":        "MCP servers would run beside OpenCode and not in a sandbox",
@@ -69,7 +68,7 @@ func (c *configuration) copyAllowed(in *object) {
 		case m.name == "agent" || m.name == "mode":
 			c.eachObject(m, c.agent)
 		case m.name == "command":
-			c.eachObject(m, c.command)
+			c.eachObject(m, nil) // what a template runs, it runs in the sandbox of the session that uses it
 		case m.name == "permission":
 			c.out.set(m.name, c.permission(m.value, m.name))
 		case m.name == "tools":
@@ -125,7 +124,7 @@ func (c *configuration) objectOr(v any, key string) (*object, bool) {
 	return o, ok
 }
 
-// eachObject copies a set of named objects after a look at each.
+// eachObject copies a set of named objects after a look at each, if there is one.
 func (c *configuration) eachObject(m member, look func(o *object, path string) bool) {
 	set, ok := c.objectOr(m.value, m.name)
 	if !ok {
@@ -134,7 +133,7 @@ func (c *configuration) eachObject(m member, look func(o *object, path string) b
 	for _, e := range slices.Clone(set.members) {
 		path := m.name + "." + e.name
 		o, ok := c.objectOr(e.value, path)
-		if !ok || !look(o, path) {
+		if !ok || look != nil && !look(o, path) {
 			set.remove(e.name)
 		}
 	}
@@ -159,15 +158,6 @@ func (c *configuration) agent(o *object, path string) bool {
 			p = newObject()
 		}
 		o.set("permission", deny(asRules(p)))
-	}
-	return true
-}
-
-// command looks at one slash command.
-func (c *configuration) command(o *object, path string) bool {
-	if strings.Contains(o.text("template"), "!`") {
-		c.refuse(path, "its template runs a shell command, which would not be in a sandbox")
-		return false
 	}
 	return true
 }

@@ -127,7 +127,7 @@ func TestConfigureNamesWhatItRefuses(t *testing.T) {
 		"permission": {"webfetch": "allow", "bash": "ask"},
 		"tools": {"websearch": true, "bash": true},
 		"agent": {"a": {"permission": {"webfetch": "allow"}, "tools": {"websearch": true}}, "b": 7},
-		"command": {"bad": {"template": "look: !`+"`ls`"+`"}, "good": {"template": "do $ARGUMENTS"}},
+		"command": {"bad": 7, "runs": {"template": "look: !`+"`ls`"+`"}, "good": {"template": "do $ARGUMENTS"}},
 		"model": "anthropic/claude", "small_model": "nonsense",
 		"provider": {
 			"amazon-bedrock": {"options": {"region": "x"}}, "azure": {}, "google-vertex": {}, "github-copilot": {},
@@ -165,7 +165,7 @@ func TestConfigureNamesWhatItRefuses(t *testing.T) {
 		}
 	}
 	got := content(t, c)
-	if diff := cmp.Diff(map[string]any{"good": map[string]any{"template": "do $ARGUMENTS"}}, got["command"]); diff != "" {
+	if diff := cmp.Diff(map[string]any{"runs": map[string]any{"template": "look: !`ls`"}, "good": map[string]any{"template": "do $ARGUMENTS"}}, got["command"]); diff != "" {
 		t.Errorf("command (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(map[string]any{"disable_paste_summary": true}, got["experimental"]); diff != "" {

@@ -26,6 +26,10 @@ const server: Plugin = async (): Promise<Hooks> => {
       for (const name of ["prompt", "description", "command"])
         if (typeof args[name] === "string") args[name] = quotePaths(args[name])
     },
+    // OpenCode's shell runs its command in this session's sandbox, and none without a session.
+    "shell.env": async ({ sessionID }, { env }) => {
+      env.TONGS_SESSION = sessionID ?? ""
+    },
     "tool.execute.after": async ({ sessionID, callID }, { metadata }) => restoreTruncated(sessionID, callID, metadata),
     "experimental.chat.system.transform": async (_, { system }) => correctEnvironment(system, set.project),
   }
