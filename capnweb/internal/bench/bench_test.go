@@ -24,22 +24,28 @@ const (
 // is the figure that other programs on the machine disturb least.
 func BenchmarkInterop(b *testing.B) {
 	servers := []server{startGo(b), startNode(b)}
+	floor := startFloor(b, "websocket")
 
 	oneKiB := fmt.Sprintf(`[{"text":%q,"list":[[1,2,3,4,5,6,7,8]],"flag":true}]`, strings.Repeat("x", 970))
 	for _, row := range []struct {
 		name     string
 		op       operation
 		inFlight int
+		floor    bool
 	}{
-		{"call", simple("square", "[12]"), 1},
-		{"call_x64", simple("square", "[12]"), 64},
-		{"chain_of_3", chain(), 1},
-		{"chain_of_3_x16", chain(), 16},
-		{"echo_1KiB", simple("echo", oneKiB), 1},
-		{"echo_1KiB_x16", simple("echo", oneKiB), 16},
+		{"call", simple("square", "[12]"), 1, true},
+		{"call_x64", simple("square", "[12]"), 64, true},
+		{"chain_of_3", chain(), 1, false},
+		{"chain_of_3_x16", chain(), 16, false},
+		{"echo_1KiB", simple("echo", oneKiB), 1, false},
+		{"echo_1KiB_x16", simple("echo", oneKiB), 16, false},
 	} {
 		b.Run(row.name, func(b *testing.B) {
-			compare(b, servers, func(b *testing.B, s server) map[string]float64 {
+			all := servers
+			if row.floor {
+				all = append(slices.Clip(servers), floor)
+			}
+			compare(b, all, func(b *testing.B, s server) map[string]float64 {
 				s.forget(b)
 				cpu := s.cpu(b)
 				r, err := drive(s.addr, row.op, row.inFlight, turn)
@@ -79,6 +85,9 @@ func compare(b *testing.B, servers []server, measure func(*testing.B, server) ma
 		ours, theirs := median(by["go"]), median(by["node"])
 		b.ReportMetric(ours, "go_"+unit)
 		b.ReportMetric(theirs, "node_"+unit)
+		if v := by["floor"]; len(v) > 0 {
+			b.ReportMetric(median(v), "floor_"+unit)
+		}
 		ratio := ours / theirs
 		if !strings.HasSuffix(unit, "/s") {
 			ratio = theirs / ours // less is better
@@ -142,6 +151,7 @@ func measureBatch(b *testing.B, s server) map[string]float64 {
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
+	s.forget(b)
 	cpu := s.cpu(b)
 	began := time.Now()
 	runs := 0
@@ -152,6 +162,7 @@ func measureBatch(b *testing.B, s server) map[string]float64 {
 	}
 	return map[string]float64{
 		"batches/s": float64(runs) / time.Since(began).Seconds(), "cpu-µs": micros(s.cpu(b)-cpu) / float64(runs),
+		"peak-MB": s.peak(b),
 	}
 }
 

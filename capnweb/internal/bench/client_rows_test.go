@@ -24,12 +24,13 @@ var clientRows = []clientRow{
 	}},
 	{name: "bytes_up_1MiB", bytes: mib, once: sinkBytes(mib)},
 	{name: "bytes_down_1MiB", bytes: mib, once: sourceBytes(mib)},
-	{name: "bytes_up_64MiB", bytes: 64 * mib, once: sinkBytes(64 * mib)},
-	{name: "bytes_down_64MiB", bytes: 64 * mib, once: sourceBytes(64 * mib)},
 	{name: "stream_up_1MiB", bytes: mib, once: sinkStream(mib)},
 	{name: "stream_down_1MiB", bytes: mib, once: sourceStream(mib)},
 	{name: "stream_up_64MiB", bytes: 64 * mib, once: sinkStream(64 * mib)},
 	{name: "stream_down_64MiB", bytes: 64 * mib, once: sourceStream(64 * mib)},
+	// Last, as they leave memory behind that would count for the others.
+	{name: "bytes_up_64MiB", bytes: 64 * mib, once: sinkBytes(64 * mib)},
+	{name: "bytes_down_64MiB", bytes: 64 * mib, once: sourceBytes(64 * mib)},
 }
 
 func sinkBytes(size int) func(context.Context, *capnweb.Stub) error {
