@@ -58,7 +58,7 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, int64(o.MaxBodyBytes)))
+	body, err := readAll(http.MaxBytesReader(w, r.Body, int64(o.MaxBodyBytes)), r.ContentLength)
 	if err != nil {
 		var big *http.MaxBytesError
 		if errors.As(err, &big) {
@@ -96,6 +96,18 @@ func (h *Handler) serveBatch(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", batchType)
 	_, _ = w.Write(t.out.Bytes())
+}
+
+// readAll is io.ReadAll, with a buffer of the right size at once where the size is
+// said and small.
+func readAll(r io.Reader, size int64) ([]byte, error) {
+	if size < 0 || size > 64<<10 {
+		return io.ReadAll(r)
+	}
+	var b bytes.Buffer
+	b.Grow(int(size) + bytes.MinRead)
+	_, err := b.ReadFrom(r)
+	return b.Bytes(), err
 }
 
 // originAllowed checks the Origin of a browser's request, and says to the browser
@@ -139,7 +151,7 @@ func (h *Handler) anyOrigin(w http.ResponseWriter) bool {
 // batchServer is the transport of one batch at the server.
 type batchServer struct {
 	in    [][]byte
-	out   bytes.Buffer // of the session's writing goroutine
+	out   bytes.Buffer // written by one goroutine at a time
 	fed   chan struct{}
 	done  chan struct{}
 	once  sync.Once
@@ -169,6 +181,14 @@ func (t *batchServer) ReadMessage() ([]byte, error) {
 	}
 	<-t.done
 	return nil, io.EOF
+}
+
+// Buffered implements capnweb.TryWriter.
+func (t *batchServer) Buffered() bool { return len(t.in) > 0 }
+
+// TryWriteMessages implements capnweb.TryWriter.
+func (t *batchServer) TryWriteMessages(msgs [][]byte) (bool, error) {
+	return true, t.WriteMessages(msgs)
 }
 
 // WriteMessages implements capnweb.Transport.
