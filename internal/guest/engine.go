@@ -24,6 +24,7 @@ type engine struct {
 
 	replacing sync.Mutex // one file is put in place at a time
 	pages     namesCache // of listings
+	watches   atomic.Int32
 
 	making sync.Mutex   // room for processes
 	forked atomic.Int64 // the number of the last process when it was last looked at

@@ -37,6 +37,7 @@ func (g *engine) copyTree(ctx context.Context, from, to string, opts sandbox.Cop
 		return nil, err
 	}
 	var st, there unix.Stat_t
+	fresh := false
 	if err := files.Status(from, false, &st); err != nil {
 		return nil, pathError(copyOp, from, err)
 	}
@@ -45,6 +46,7 @@ func (g *engine) copyTree(ctx context.Context, from, to string, opts sandbox.Cop
 	}
 	switch err := files.Status(to, false, &there); {
 	case errors.Is(err, unix.ENOENT):
+		fresh = true
 	case err != nil:
 		return nil, pathError(copyOp, to, err)
 	case there.Dev == st.Dev && there.Ino == st.Ino:
@@ -59,7 +61,7 @@ func (g *engine) copyTree(ctx context.Context, from, to string, opts sandbox.Cop
 	}
 	// What is half copied has another name; a failure leaves nothing.
 	c := &copier{ctx: ctx}
-	temp := tempName(to, false)
+	temp := tempName(to, fresh)
 	if err = c.node(from, temp, &st, 0, true); err == nil {
 		flags := uint(unix.RENAME_NOREPLACE)
 		if opts.Overwrite {

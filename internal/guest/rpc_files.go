@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"maps"
+	"net"
 
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -14,6 +15,7 @@ var fileMethods = capnweb.Methods{
 	"edit":       (*rpcMain).edit,
 	"applyPatch": (*rpcMain).applyPatch,
 	"copy":       (*rpcMain).copy,
+	"watch":      (*rpcMain).watch,
 }
 
 // with adds methods to others.
@@ -36,4 +38,13 @@ func (m *rpcMain) applyPatch(ctx context.Context, patch []byte, opts sandbox.Pat
 
 func (m *rpcMain) copy(ctx context.Context, from, to string, opts sandbox.CopyOptions) (*sandbox.CopyResult, error) {
 	return m.s.engine.copyTree(ctx, from, to, opts)
+}
+
+func (m *rpcMain) watch(path string, opts sandbox.WatchOptions) (*sandbox.TokenReply, error) {
+	w, err := m.s.engine.newFileWatch(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	m.s.wg.Go(w.run)
+	return m.token(func(c *net.UnixConn) { m.s.serveFileWatch(c, w) }, w.close)
 }
