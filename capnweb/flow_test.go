@@ -187,3 +187,183 @@ func TestFlowController(t *testing.T) {
 		}
 	})
 }
+
+// link is a connection of a given bandwidth and round trip, and a sender that keeps its
+// window full. Chunks have sizes of all kinds, always the same ones.
+type link struct {
+	f         *capnweb.Flow
+	clock     *flowClock
+	rtt       float64 // ms
+	bandwidth float64 // bytes per ms
+	free      float64 // when the last chunk has left
+	underWay  []struct {
+		tok capnweb.Token
+		at  float64
+	}
+	blocked bool
+}
+
+func newLink() *link {
+	c := &flowClock{}
+	return &link{f: capnweb.NewFlow(c.now), clock: c, rtt: 100, bandwidth: 10 * kib}
+}
+
+func (l *link) send(size int) {
+	l.free = max(l.free, l.clock.ms) + float64(size)/l.bandwidth
+	tok, full := l.f.Send(size)
+	l.underWay = append(l.underWay, struct {
+		tok capnweb.Token
+		at  float64
+	}{tok, l.free + l.rtt})
+	l.blocked = full
+}
+
+func (l *link) ack() {
+	next := l.underWay[0]
+	l.underWay = l.underWay[1:]
+	l.clock.ms = next.at
+	if l.f.Ack(next.tok) {
+		l.blocked = false
+	}
+}
+
+func (l *link) saturate(ms float64) {
+	sizes := []int{32 * kib, 4 * kib, 16000, 12345, 16, 9999, 4321, 8}
+	for i, end := 0, l.clock.ms+ms; l.clock.ms < end; {
+		if l.blocked {
+			l.ack()
+		} else {
+			l.send(sizes[i%len(sizes)])
+			i++
+		}
+	}
+	for len(l.underWay) > 0 {
+		l.ack()
+	}
+}
+
+// TestFlowControllerOnALink has the numbers of the reference's tests of its flow controller, on the
+// same link: 10 KiB/ms and 100 ms, so that 1 MB is under way when it is full.
+func TestFlowControllerOnALink(t *testing.T) {
+	t.Parallel()
+	const bdp = 100 * 10 * kib
+	settled := func() *link {
+		l := newLink()
+		l.saturate(l.rtt * 50)
+		return l
+	}
+	t.Run("four chunks of 64 KiB fill the first window", func(t *testing.T) {
+		t.Parallel()
+		l := newLink()
+		n := 0
+		for ; !l.blocked; n++ {
+			l.send(64 * kib)
+		}
+		if n != 4 || l.f.InFlight() != 256*kib || l.f.Window() != 256*kib {
+			t.Error(n, l.f.InFlight(), l.f.Window())
+		}
+	})
+	t.Run("an acknowledgement leaves three of four under way", func(t *testing.T) {
+		t.Parallel()
+		l := newLink()
+		for i := range 4 {
+			if l.blocked {
+				t.Fatalf("blocked after %d chunks", i)
+			}
+			l.clock.ms = float64(i)
+			l.send(64 * kib)
+		}
+		if !l.blocked {
+			t.Error("not blocked")
+		}
+		l.ack()
+		if l.f.InFlight() != 192*kib || l.blocked {
+			t.Error(l.f.InFlight(), l.blocked)
+		}
+	})
+	t.Run("five round trips grow the window past the product", func(t *testing.T) {
+		t.Parallel()
+		l := newLink()
+		l.saturate(l.rtt * 5)
+		if w := l.f.Window(); w <= bdp {
+			t.Error(w)
+		}
+	})
+	t.Run("fifty round trips end the startup", func(t *testing.T) {
+		t.Parallel()
+		if !newLink().f.Startup() || settled().f.Startup() {
+			t.Error("the startup does not begin, or does not end")
+		}
+	})
+	t.Run("the window stays at 1.2 to 1.3 times the product", func(t *testing.T) {
+		t.Parallel()
+		l := settled()
+		for _, ms := range []float64{0, 20 * l.rtt} {
+			l.saturate(ms)
+			if w := l.f.Window(); w <= 1.2*bdp || w >= 1.3*bdp {
+				t.Errorf("%.3f times the product", w/bdp)
+			}
+		}
+	})
+	t.Run("fifty small chunks change nothing", func(t *testing.T) {
+		t.Parallel()
+		l := settled()
+		before := l.f.Window()
+		for range 50 {
+			l.send(kib)
+			l.ack()
+		}
+		if w := l.f.Window(); w != before {
+			t.Errorf("from %v to %v", before, w)
+		}
+	})
+	t.Run("a quarter of the bandwidth brings the window below twice the new product", func(t *testing.T) {
+		t.Parallel()
+		l := settled()
+		l.bandwidth /= 4
+		l.saturate(l.rtt * 200)
+		if w := l.f.Window(); w >= 2*bdp/4 {
+			t.Error(w)
+		}
+	})
+	t.Run("a failed chunk is no longer under way", func(t *testing.T) {
+		t.Parallel()
+		l := newLink()
+		tok, _ := l.f.Send(64 * kib)
+		if l.f.InFlight() != 64*kib {
+			t.Error(l.f.InFlight())
+		}
+		l.f.Fail(tok)
+		if l.f.InFlight() != 0 || l.f.Window() != 256*kib {
+			t.Error(l.f.InFlight(), l.f.Window())
+		}
+	})
+	t.Run("a round trip at most doubles the window", func(t *testing.T) {
+		t.Parallel()
+		l := newLink()
+		fill := func() {
+			for !l.blocked {
+				l.send(64 * kib)
+			}
+		}
+		fill()
+		l.ack()
+		before := l.f.Window()
+		fill()
+		for len(l.underWay) > 0 {
+			l.ack()
+		}
+		if w := l.f.Window(); w > 2*before+1 {
+			t.Errorf("from %v to %v", before, w)
+		}
+	})
+	t.Run("a byte per millisecond brings the window to 64 KiB, and not below", func(t *testing.T) {
+		t.Parallel()
+		l := newLink()
+		l.rtt, l.bandwidth = 1, 1
+		l.saturate(10_000_000)
+		if w := l.f.Window(); w != 64*kib {
+			t.Error(w)
+		}
+	})
+}
