@@ -53,8 +53,9 @@ type Config struct {
 	// (OPENAI_API_KEY …) stand above them. The file must not be readable by others then.
 	Keys map[string]string `toml:"keys"`
 	// Sandbox bounds each session's sandbox; AgentHost bounds the one in which OpenCode runs.
-	Sandbox   Limits `toml:"sandbox"`
-	AgentHost Limits `toml:"agent_host"`
+	Sandbox   Limits  `toml:"sandbox"`
+	AgentHost Limits  `toml:"agent_host"`
+	Network   Network `toml:"network"`
 	Log       struct {
 		Level  string `toml:"level"`  // debug, info, warn, error
 		Format string `toml:"format"` // text, json
@@ -71,6 +72,18 @@ type Limits struct {
 
 func (l Limits) driver() driver.Limits {
 	return driver.Limits{MemoryBytes: int64(l.Memory), Pids: l.Pids, CPUs: l.CPUs, TmpBytes: int64(l.Tmp)}
+}
+
+// Network says what programs in sandboxes reach.
+type Network struct {
+	// Mode is "egress" (the default): hosts that the policy allows, through Tongs; or "none".
+	Mode string `toml:"mode"`
+	// Allow and Deny are rules such as "example.org", "*.example.org:443", "192.0.2.7:5432"; Deny wins.
+	Allow []string `toml:"allow"`
+	Deny  []string `toml:"deny"`
+	// NoDefaults leaves out the usual package registries and git hosts, and those of this machine's own
+	// settings, which are allowed otherwise.
+	NoDefaults bool `toml:"no_defaults"`
 }
 
 // Duration is a time.Duration written as "90s", "24h" in a configuration file.
@@ -256,6 +269,9 @@ func (c *Config) validate() error {
 	case "", "text", "json":
 	default:
 		return fmt.Errorf("log format %q: use text or json", c.Log.Format)
+	}
+	if _, err := c.Network.policy(os.LookupEnv); err != nil {
+		return fmt.Errorf("network: %w", err)
 	}
 	for name, limits := range map[string]Limits{"sandbox": c.Sandbox, "agent_host": c.AgentHost} {
 		switch {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/tongs-dev/tongs/internal/doors"
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/egress"
 	"github.com/tongs-dev/tongs/internal/fleet"
 	"github.com/tongs-dev/tongs/internal/gateway"
 	"github.com/tongs-dev/tongs/internal/image"
@@ -46,6 +48,7 @@ type service struct {
 	scripted *http.Server
 	agent    *agentHost
 	doors    *doors.Doors
+	egress   *egress.Keeper // nil when sandboxes have no network
 	host     *opencode.Host
 	api      *endpoint // nil when there is none
 	front    *http.Server
@@ -132,9 +135,16 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 
-	s.fleet = fleet.New(fleet.Config{Driver: s.driver, Logger: log, Reserved: []string{agentHostName}, Recipe: driver.Spec{
-		Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(),
-	}})
+	recipe := driver.Spec{Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std()}
+	if s.egress, err = cfg.network(&recipe, os.LookupEnv, log.With("from", "egress")); err != nil {
+		return nil, err
+	}
+	config := fleet.Config{Driver: s.driver, Logger: log, Recipe: recipe, Reserved: []string{agentHostName}}
+	if s.egress != nil {
+		config.Reached = func(ctx context.Context, box fleet.Sandbox) error { return s.egress.Serve(ctx, box.ID, box.Client) }
+		config.Ended = s.egress.End
+	}
+	s.fleet = fleet.New(config)
 	found, err := s.fleet.Recover(ctx)
 	if err != nil {
 		return nil, err
@@ -350,6 +360,9 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	}
 	if s.fleet != nil {
 		errs = append(errs, sandboxes(s.fleet, ctx))
+	}
+	if s.egress != nil {
+		s.egress.Close()
 	}
 	if s.scripted != nil {
 		errs = append(errs, s.scripted.Close())

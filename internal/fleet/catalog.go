@@ -141,6 +141,7 @@ func (f *Fleet) abandon(m *member) {
 		if err := f.cfg.Driver.Destroy(ctx, m.id); err != nil && sandbox.CodeOf(err) != sandbox.CodeSandboxNotFound {
 			f.cfg.Logger.Warn("a sandbox that nobody waited for could not be removed", "sandbox", m.id, "error", err)
 		}
+		f.ended(m)
 	}()
 }
 

@@ -42,6 +42,11 @@ type Config struct {
 	// Recipe is how a session's sandbox is made. The fleet fills in ID and its labels.
 	Recipe driver.Spec
 	Logger *slog.Logger
+	// Reached, if set, is told of each sandbox but the reserved ones whenever a connection to it has been
+	// made, before anybody gets that. Its error is logged and keeps nobody from the sandbox. Ended is
+	// told when one has been destroyed.
+	Reached func(ctx context.Context, s Sandbox) error
+	Ended   func(id string)
 	// Reserved are names of sandboxes that are not for others: they are not listed, found or removed
 	// by name.
 	Reserved []string
@@ -168,6 +173,7 @@ func (f *Fleet) destroy(ctx context.Context, k key) error {
 	m.retire()
 	err := f.cfg.Driver.Destroy(ctx, m.id)
 	if err == nil {
+		f.ended(m)
 		f.cfg.Logger.Info("sandbox destroyed", "sandbox", m.id, k.label, k.value)
 	}
 	return err
@@ -247,6 +253,22 @@ func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, er
 
 func errStopping(op string) error {
 	return sandbox.Errf(sandbox.CodeShuttingDown, op, "tongs is stopping", "start it again with `tongs up`; files are kept")
+}
+
+// reached and ended tell those who asked to be told.
+func (f *Fleet) reached(ctx context.Context, m *member, client *sandbox.Client) {
+	if f.cfg.Reached == nil || f.reserved(m.key) {
+		return
+	}
+	if err := f.cfg.Reached(ctx, Sandbox{ID: m.id, Client: client}); err != nil {
+		f.cfg.Logger.Warn("sandbox without its network", "sandbox", m.id, "error", err)
+	}
+}
+
+func (f *Fleet) ended(m *member) {
+	if f.cfg.Ended != nil && !f.reserved(m.key) {
+		f.cfg.Ended(m.id)
+	}
 }
 
 // newID is short enough for a host name and a path, and not to be guessed: 80 random bits.

@@ -97,6 +97,9 @@ func (m *member) try(a *attempt, spec driver.Spec) {
 		}
 	}
 
+	if err == nil {
+		m.fleet.reached(ctx, m, client)
+	}
 	log := m.fleet.cfg.Logger.With("sandbox", m.id, m.key.label, m.key.value)
 	m.mu.Lock()
 	defer m.mu.Unlock()
