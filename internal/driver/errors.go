@@ -17,6 +17,8 @@ const (
 	CodeBusy sandbox.Code = "SANDBOX_BUSY"
 	// CodeUnsupported: this machine can't run sandboxes this way; the hint says what would change that.
 	CodeUnsupported sandbox.Code = "MACHINE_NOT_SUPPORTED"
+	// CodeNoEgress: this machine can't give a sandbox NetworkEgress.
+	CodeNoEgress sandbox.Code = "EGRESS_NOT_SUPPORTED"
 	// CodeGuestFailed: the guest didn't start or died while it did.
 	CodeGuestFailed sandbox.Code = "GUEST_FAILED"
 )

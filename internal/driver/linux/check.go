@@ -205,7 +205,17 @@ func (d *Driver) checkTrial(ctx context.Context) []driver.Finding {
 	}
 	id := fmt.Sprintf("doctor-%d-%x", os.Getpid(), time.Now().UnixNano())
 	began := time.Now()
-	if err := d.Create(ctx, driver.Spec{ID: id, Image: root, Lease: time.Minute}); err != nil {
+	spec := driver.Spec{ID: id, Image: root, Lease: time.Minute, Network: driver.NetworkEgress}
+	err = d.Create(ctx, spec)
+	if sandbox.CodeOf(err) == driver.CodeNoEgress {
+		all = append(all, fromError("network", err))
+		spec.Network = driver.NetworkNone
+		began = time.Now()
+		err = d.Create(ctx, spec)
+	} else if err == nil {
+		all = append(all, finding("network", driver.OK, "what sandboxes connect to can be turned to the policy", ""))
+	}
+	if err != nil {
 		return append(all, fromError("sandbox", err))
 	}
 	took := time.Since(began)

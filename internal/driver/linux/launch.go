@@ -360,6 +360,10 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	if errors.As(err, &failure) && failure.Op == boot.OpLayers {
 		return fmt.Errorf("%w: %w", errNoLayers, err)
 	}
+	if failure != nil && failure.Op == boot.OpEgress {
+		return &sandbox.Error{Code: driver.CodeNoEgress, Op: "start guest", Err: err, Message: "the sandbox's way out can't be opened: " + failure.Message,
+			Hint: "it needs a kernel with nf_tables, NAT and REDIRECT (modprobe nf_tables nft_chain_nat nft_redir nft_reject_inet); or do without: mode = \"none\" in [network]"}
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -15,14 +16,14 @@ import (
 // the rest (other UDP, ICMP, IPv6) is refused too.
 func egress() error {
 	if err := transact(unix.NETLINK_ROUTE, ownAddress(), 1); err != nil {
-		return fail("add an address to loopback", err)
+		return fail(OpEgress, fmt.Errorf("add an address to loopback: %w", err))
 	}
 	if err := transact(unix.NETLINK_ROUTE, localRoute(), 1); err != nil {
-		return fail("route everything to loopback", err)
+		return fail(OpEgress, fmt.Errorf("route everything to loopback: %w", err))
 	}
 	data, last := ruleset()
 	if err := transact(unix.NETLINK_NETFILTER, data, last); err != nil {
-		return fail("load netfilter rules", err)
+		return fail(OpEgress, fmt.Errorf("load netfilter rules: %w", err))
 	}
 	return nil
 }

@@ -69,6 +69,10 @@ type Layers struct {
 // OpLayers is the Op of a Failure to put layers together. A copy of the image does instead.
 const OpLayers = "put layers together"
 
+// OpEgress is the Op of a Failure to turn connections to the host: the kernel has no nf_tables with
+// translation of addresses, say.
+const OpEgress = "open the way out"
+
 // Bind is a part of the host and where it goes.
 type Bind struct {
 	Source   string `json:"source"`
