@@ -38,6 +38,7 @@ var layers = map[string][]string{
 	"internal/egress":  {"sandbox"},
 	"internal/api":     {"internal/fleet", "internal/driver", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},
 	"internal/preview": {"sandbox"},
+	"internal/surface": {"sandbox/...", "capnweb", "capnweb/httprpc"},
 
 	"plugin":               {},
 	"internal/scriptmodel": {},

@@ -1,0 +1,65 @@
+package surface
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// ports is the contract's sandbox.Ports, without listening.
+type ports struct{ b *box }
+
+var portsClass = capnweb.NewClass[ports](capnweb.Methods{
+	"list":  guarded("port.list", "", ports.list),
+	"watch": guarded("port.list", "", ports.watch),
+	"dial":  guarded("port.connect", "", ports.dial),
+}, capnweb.Concurrent())
+
+func (p ports) list(ctx context.Context) ([]sandbox.PortInfo, error) { return p.b.ListPorts(ctx) }
+
+// watch gives a stream of sandbox.PortEvent.
+func (p ports) watch(ctx context.Context) (*capnweb.ReadableStream, error) {
+	w, err := p.b.WatchPorts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := func(ctx context.Context) (any, error) {
+		e, err := w.Next(ctx)
+		if errors.Is(err, net.ErrClosed) {
+			return nil, io.EOF
+		}
+		return e, asFailure("port.list", nil, err)
+	}
+	return capnweb.NewSource(next, func(error) { _ = w.Close() }), nil
+}
+
+// dial connects to a port, or to a unix socket by its path, and gives {readable, writable}. Closing the one
+// closes that direction only.
+func (p ports) dial(ctx context.Context, address any) (capnweb.Object, error) {
+	var conn net.Conn
+	var err error
+	switch a := address.(type) {
+	case float64:
+		conn, err = p.b.DialPort(ctx, int(a))
+	case string:
+		network := "tcp"
+		if len(a) > 0 && a[0] == '/' {
+			network = "unix"
+		}
+		conn, err = p.b.Dial(ctx, network, a)
+	default:
+		err = invalid("dial", "the address is neither a port nor text", "")
+	}
+	if err != nil {
+		return nil, err
+	}
+	d := &duplex{conn: conn, open: 2}
+	return capnweb.Object{
+		{Key: "readable", Value: capnweb.NewReader((*duplexReader)(d))},
+		{Key: "writable", Value: capnweb.NewWriter((*duplexWriter)(d))},
+	}, nil
+}
