@@ -28,6 +28,7 @@ func TestSuite(t *testing.T) {
 			t.Cleanup(func() { again.Close() })
 			return again
 		},
-		Root: os.Geteuid() == 0,
+		Root:  os.Geteuid() == 0,
+		Tools: true,
 	})
 }

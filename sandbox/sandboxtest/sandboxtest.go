@@ -26,6 +26,9 @@ type Harness struct {
 	// bomb is a thing of the sandbox only.
 	Pids bool
 
+	// Tools: OpenCode's tools can be run.
+	Tools bool
+
 	// Isolated: the sandbox has file systems and a network of its own.
 	Isolated bool
 }

@@ -37,5 +37,6 @@ func testContract(t *testing.T, s Suite) {
 		},
 		Pids:     s.NoLimits() == "",
 		Isolated: true,
+		Tools:    true,
 	})
 }
