@@ -107,7 +107,7 @@ func withShell[T any](b *box, spec sandbox.ProcessSpec, do func(sandbox.ProcessS
 // exec runs a shell command to its end. A status other than 0 is no error. A
 // command that was killed after its timeout gives what it printed, timedOut, and the
 // status of the signal. One whose caller has gone runs on.
-func (b *box) exec(ctx context.Context, command string, o *commandOptions) (*execResult, error) {
+func (b *box) exec(ctx context.Context, command string, o *commandOptions) (any, error) {
 	if o == nil {
 		o = &commandOptions{}
 	}
@@ -121,7 +121,7 @@ func (b *box) exec(ctx context.Context, command string, o *commandOptions) (*exe
 		return nil, err
 	}
 	if o.OnOutput != nil {
-		return b.execTold(ctx, command, spec, o, limit)
+		return b.beginTold(command, spec, o, limit)
 	}
 	began := time.Now()
 	type answer struct {

@@ -176,6 +176,37 @@ func (b *box) execStream(ctx context.Context, text string, o *commandOptions) (*
 	return eventStream("command.stream", next, func() { c.leave(o.ProcessID == "") }), nil
 }
 
+// beginTold is execTold for a handler that does not wait.
+func (b *box) beginTold(text string, spec sandbox.ProcessSpec, o *commandOptions, limit int64) (*capnweb.Promise, error) {
+	mine := *o
+	mine.OnOutput, mine.OnComplete, mine.OnError = o.OnOutput.Dup(), dup(o.OnComplete), dup(o.OnError)
+	release := func() {
+		mine.OnOutput.Close()
+		mine.OnComplete.Close()
+		mine.OnError.Close()
+	}
+	p, err := await(b.life, "command.execute", capnweb.Object{{Key: "command", Value: clipped(text)}}, func(ctx context.Context) (*execResult, error) {
+		defer release()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		// Nobody to tell, nobody to answer.
+		defer mine.OnOutput.OnBroken(func(error) { cancel() })()
+		return b.execTold(ctx, text, spec, &mine, limit)
+	})
+	if err != nil {
+		release()
+	}
+	return p, err
+}
+
+// dup holds a caller's function beyond the call; nil stays nil.
+func dup(f *capnweb.Stub) *capnweb.Stub {
+	if f == nil {
+		return nil
+	}
+	return f.Dup()
+}
+
 // execTold is exec with onOutput: the caller is told of each piece as it comes, and
 // gets the whole in the end.
 func (b *box) execTold(ctx context.Context, text string, spec sandbox.ProcessSpec, o *commandOptions, limit int64) (*execResult, error) {

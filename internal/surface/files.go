@@ -9,7 +9,7 @@ import (
 )
 
 // files is the contract's sandbox.Files.
-type files struct{ b *box }
+type files struct{ part }
 
 var fileRoomMethods = capnweb.Methods{
 	"read":        guarded("file.read", "path", files.read),

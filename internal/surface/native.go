@@ -7,10 +7,10 @@ import (
 // nativeMethods are the contract of package sandbox itself, with streams in place of readers and
 // writers.
 var nativeMethods = capnweb.Methods{
-	"processes": capnweb.Getter(func(b *box) *capnweb.Target { return processesClass.New(processes{b}) }),
-	"files":     capnweb.Getter(func(b *box) *capnweb.Target { return filesClass.New(files{b}) }),
-	"terminals": capnweb.Getter(func(b *box) *capnweb.Target { return terminalsClass.New(terminals{b}) }),
-	"ports":     capnweb.Getter(func(b *box) *capnweb.Target { return portsClass.New(ports{b}) }),
+	"processes": capnweb.Getter(func(b *box) *capnweb.Target { return processesClass.New(processes{b.part()}) }),
+	"files":     capnweb.Getter(func(b *box) *capnweb.Target { return filesClass.New(files{b.part()}) }),
+	"terminals": capnweb.Getter(func(b *box) *capnweb.Target { return terminalsClass.New(terminals{b.part()}) }),
+	"ports":     capnweb.Getter(func(b *box) *capnweb.Target { return portsClass.New(ports{b.part()}) }),
 }
 
 var processesClass = capnweb.NewClass[processes](together(processRoomMethods, waitMethods), capnweb.Concurrent())

@@ -11,7 +11,7 @@ import (
 )
 
 // ports is the contract's sandbox.Ports, without listening.
-type ports struct{ b *box }
+type ports struct{ part }
 
 var portsClass = capnweb.NewClass[ports](capnweb.Methods{
 	"list":  guarded("port.list", "", ports.list),

@@ -3,6 +3,7 @@ package surface
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -39,7 +40,7 @@ var processMethods = capnweb.Methods{
 
 // handle is what the functions of a Process object belong to.
 type handle struct {
-	b  *box
+	part
 	id string
 }
 
@@ -74,7 +75,7 @@ func (b *box) process(in *sandbox.ProcessInfo) capnweb.Object {
 	if s := in.Labels[labelSession]; s != "" {
 		o = append(o, capnweb.Member{Key: "sessionId", Value: s})
 	}
-	return append(o, functions(handleClass.New(&handle{b, in.ID}), handleMethods)...)
+	return append(o, functions(handleClass.New(&handle{b.part(), in.ID}), handleMethods)...)
 }
 
 // functions are methods of a target as members of a plain object. They keep the
@@ -309,35 +310,40 @@ type exitAnswer struct {
 }
 
 // waitForExit waits, at most timeout milliseconds. Its end ends the wait only.
-func (h *handle) waitForExit(ctx context.Context, timeout *float64) (*exitAnswer, error) {
+func (h *handle) waitForExit(timeout *float64) (*capnweb.Promise, error) {
 	const op = "wait for exit"
-	wait, cancel, err := limited(ctx, op, timeout)
+	limit, err := optional(op, timeout)
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
-	in, err := h.b.Wait(wait, h.id)
-	if err != nil {
-		return nil, late(ctx, wait, op, err)
-	}
-	if in.Exit == nil {
-		return nil, sandbox.Errf(sandbox.CodeInternal, op, "the guest gave no exit status", "")
-	}
-	return &exitAnswer{in.Exit.ShellCode(), in.Exit.Signal, in.Exit.TimedOut}, nil
+	return await(h.b.life, "process.get", about(h.id), func(ctx context.Context) (*exitAnswer, error) {
+		wait, cancel := limited(ctx, limit)
+		defer cancel()
+		in, err := h.b.Wait(wait, h.id)
+		if err != nil {
+			return nil, late(ctx, wait, op, err)
+		}
+		if in.Exit == nil {
+			return nil, sandbox.Errf(sandbox.CodeInternal, op, "the guest gave no exit status", "")
+		}
+		return &exitAnswer{in.Exit.ShellCode(), in.Exit.Signal, in.Exit.TimedOut}, nil
+	})
 }
 
-// limited bounds a wait by milliseconds; none is no bound.
-func limited(ctx context.Context, op string, timeout *float64) (context.Context, context.CancelFunc, error) {
-	if timeout == nil || *timeout == 0 {
-		c, cancel := context.WithCancel(ctx)
-		return c, cancel, nil
+// optional reads a time limit; 0 is none.
+func optional(op string, timeout *float64) (time.Duration, error) {
+	if timeout == nil {
+		return 0, nil
 	}
-	d, err := duration(op, "timeout", *timeout)
-	if err != nil {
-		return nil, nil, err
+	return duration(op, "timeout", *timeout)
+}
+
+// limited bounds a wait.
+func limited(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if limit == 0 {
+		return context.WithCancel(ctx)
 	}
-	c, cancel := context.WithTimeout(ctx, d)
-	return c, cancel, nil
+	return context.WithTimeout(ctx, limit)
 }
 
 // late is the error of a wait that its own bound has ended.

@@ -11,7 +11,7 @@ import (
 )
 
 // processes is the contract's sandbox.Processes.
-type processes struct{ b *box }
+type processes struct{ part }
 
 var processRoomMethods = capnweb.Methods{
 	"start":  guarded("process.start", "", processes.start),
@@ -126,8 +126,13 @@ func (p processes) get(ctx context.Context, id string) (*sandbox.ProcessInfo, er
 
 func (p processes) list(ctx context.Context) ([]sandbox.ProcessInfo, error) { return p.b.List(ctx) }
 
-func (p processes) wait(ctx context.Context, id string) (*sandbox.ProcessInfo, error) {
-	return p.b.Wait(ctx, id)
+func (p processes) wait(id string) (*capnweb.Promise, error) {
+	return await(p.b.life, "process.get", about(id), func(ctx context.Context) (*sandbox.ProcessInfo, error) { return p.b.Wait(ctx, id) })
+}
+
+// about is the context of an error that concerns a process.
+func about(id string) capnweb.Object {
+	return capnweb.Object{{Key: "processId", Value: clipped(id)}}
 }
 
 // signal takes a name or a number.

@@ -30,20 +30,25 @@ type box struct {
 	state   *State
 	session string       // "" outside of sessions
 	noBash  *atomic.Bool // the sandbox has only sh
+	life    *life
 }
 
 // New makes the object that programs get for a sandbox. The client stays the
 // caller's and has to live as long as the object.
 func New(client *sandbox.Client, opts Options) *capnweb.Target {
-	b := &box{Client: client, opts: opts, state: opts.State, noBash: new(atomic.Bool)}
+	b := &box{Client: client, opts: opts, state: opts.State, noBash: new(atomic.Bool), life: newLife()}
 	if b.state == nil {
 		b.state = new(State)
 	}
+	b.life.hold()
 	return surfaceClass.New(b)
 }
 
 // Close is called when nobody holds the object any more. The client stays its owner's.
-func (b *box) Close() error { return nil }
+func (b *box) Close() error {
+	b.life.leave()
+	return nil
+}
 
 // within is the surface of a session.
 func (b *box) within(session string) *box {

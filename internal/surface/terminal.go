@@ -10,7 +10,7 @@ import (
 )
 
 // terminals are processes on terminals.
-type terminals struct{ b *box }
+type terminals struct{ part }
 
 var terminalsClass = capnweb.NewClass[terminals](capnweb.Methods{
 	"create": guarded("terminal.create", "", terminals.create),
@@ -112,7 +112,7 @@ func (t terminals) output(ctx context.Context, id string, o *sinceOption) (*capn
 
 // input gives a stream to type into. The newest one takes over from those before.
 func (t terminals) input(ctx context.Context, id string) (*capnweb.WritableStream, error) {
-	return processes{t.b}.stdin(ctx, id)
+	return processes{t.part}.stdin(ctx, id)
 }
 
 func (t terminals) resize(ctx context.Context, id string, cols, rows int) error {
@@ -123,27 +123,25 @@ func (t terminals) kill(ctx context.Context, id string, signal any) error {
 	return t.b.killProcess(ctx, id, signal)
 }
 
-func (t terminals) wait(ctx context.Context, id string) (*sandbox.ProcessInfo, error) {
-	return t.b.Wait(ctx, id)
-}
+func (t terminals) wait(id string) (*capnweb.Promise, error) { return processes{t.part}.wait(id) }
 
 var terminalMethods = capnweb.Methods{"terminal": guarded("terminal.create", "", (*box).terminal)}
 
 // terminalHandle is what the functions of terminal's answer belong to.
 type terminalHandle struct {
-	b  *box
+	part
 	id string
 }
 
 var terminalHandleClass = capnweb.NewClass[*terminalHandle](capnweb.Methods{
 	"resize": guarded("terminal.resize", "", func(h *terminalHandle, ctx context.Context, cols, rows int) error {
-		return terminals{h.b}.resize(ctx, h.id, cols, rows)
+		return terminals{h.part}.resize(ctx, h.id, cols, rows)
 	}),
 	"kill": guarded("terminal.kill", "", func(h *terminalHandle, ctx context.Context, signal any) error {
 		return h.b.killProcess(ctx, h.id, signal)
 	}),
-	"exited": guarded("terminal.get", "", func(h *terminalHandle, ctx context.Context) (*exitAnswer, error) {
-		return (&handle{h.b, h.id}).waitForExit(ctx, nil)
+	"exited": guarded("terminal.get", "", func(h *terminalHandle) (*capnweb.Promise, error) {
+		return (&handle{h.part, h.id}).waitForExit(nil)
 	}),
 }, capnweb.Concurrent())
 
@@ -158,7 +156,7 @@ func (b *box) terminal(ctx context.Context, args capnweb.Args) (capnweb.Object, 
 	if err := args.Decode(at, &o); err != nil {
 		return nil, err
 	}
-	t := terminals{b}
+	t := terminals{part{b}}
 	in, err := t.create(ctx, o)
 	if err != nil {
 		return nil, err
@@ -175,5 +173,5 @@ func (b *box) terminal(ctx context.Context, args capnweb.Args) (capnweb.Object, 
 	o2 := capnweb.Object{
 		{Key: "id", Value: in.ID}, {Key: "pid", Value: in.PID}, {Key: "readable", Value: out}, {Key: "writable", Value: input},
 	}
-	return append(o2, functions(terminalHandleClass.New(&terminalHandle{b, in.ID}), []string{"resize", "kill", "exited"})...), nil
+	return append(o2, functions(terminalHandleClass.New(&terminalHandle{b.part(), in.ID}), []string{"resize", "kill", "exited"})...), nil
 }

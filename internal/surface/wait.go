@@ -17,7 +17,7 @@ type logAnswer struct {
 
 // waitForLog waits for a line of the log, printed before or after: one that contains the text, or one
 // that {source, flags}, the parts of a RegExp, matches. The expression is RE2's; the flags i, s and m count.
-func (h *handle) waitForLog(ctx context.Context, pattern any, timeout *float64) (*logAnswer, error) {
+func (h *handle) waitForLog(pattern any, timeout *float64) (*capnweb.Promise, error) {
 	const op = "wait for log"
 	var want sandbox.LogWait
 	switch p := pattern.(type) {
@@ -41,16 +41,19 @@ func (h *handle) waitForLog(ctx context.Context, pattern any, timeout *float64) 
 	default:
 		return nil, invalid(op, "the pattern is neither text nor {source, flags}", "a RegExp cannot travel: send {source: re.source, flags: re.flags}")
 	}
-	wait, cancel, err := limited(ctx, op, timeout)
+	limit, err := optional(op, timeout)
 	if err != nil {
 		return nil, err
 	}
-	defer cancel()
-	m, err := h.b.WaitLog(wait, h.id, want)
-	if err != nil {
-		return nil, late(ctx, wait, op, err)
-	}
-	return &logAnswer{m.Line, m.Groups, m.Offset}, nil
+	return await(h.b.life, "process.logs", about(h.id), func(ctx context.Context) (*logAnswer, error) {
+		wait, cancel := limited(ctx, limit)
+		defer cancel()
+		m, err := h.b.WaitLog(wait, h.id, want)
+		if err != nil {
+			return nil, late(ctx, wait, op, err)
+		}
+		return &logAnswer{m.Line, m.Groups, m.Offset}, nil
+	})
 }
 
 type portOptions struct {
@@ -63,7 +66,7 @@ type portOptions struct {
 // waitForPort waits until the port answers: in HTTP, a GET of path with a status from 200 to 399, or with mode
 // tcp by accepting a connection. It fails when the process ends first. The SDK's interval is not
 // needed.
-func (h *handle) waitForPort(ctx context.Context, port int, o *portOptions) error {
+func (h *handle) waitForPort(port int, o *portOptions) (*capnweb.Promise, error) {
 	const op = "wait for port"
 	if o == nil {
 		o = &portOptions{}
@@ -77,18 +80,21 @@ func (h *handle) waitForPort(ctx context.Context, port int, o *portOptions) erro
 		}
 		var err error
 		if want.MinStatus, want.MaxStatus, err = statusRange(op, o.Status); err != nil {
-			return err
+			return nil, err
 		}
 	default:
-		return invalid(op, "the mode "+clipped(o.Mode)+" is neither http nor tcp", "")
+		return nil, invalid(op, "the mode "+clipped(o.Mode)+" is neither http nor tcp", "")
 	}
-	wait, cancel, err := limited(ctx, op, o.Timeout)
+	limit, err := optional(op, o.Timeout)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer cancel()
-	_, err = h.b.WaitPort(wait, h.id, port, want)
-	return late(ctx, wait, op, err)
+	return await(h.b.life, "process.port", about(h.id), func(ctx context.Context) (capnweb.UndefinedType, error) {
+		wait, cancel := limited(ctx, limit)
+		defer cancel()
+		_, err := h.b.WaitPort(wait, h.id, port, want)
+		return capnweb.Undefined, late(ctx, wait, op, err)
+	})
 }
 
 func statusRange(op string, v any) (from, to int, err error) {
@@ -125,14 +131,14 @@ var waitMethods = capnweb.Methods{
 	"waitPort": guarded("process.port", "processId", processes.waitPort),
 }
 
-func (p processes) waitLog(ctx context.Context, id string, want sandbox.LogWaitRequest) (*sandbox.LogMatch, error) {
+func (p processes) waitLog(id string, want sandbox.LogWaitRequest) (*capnweb.Promise, error) {
 	w := want.LogWait
 	w.Timeout = millis(want.TimeoutMS)
-	return p.b.WaitLog(ctx, id, w)
+	return await(p.b.life, "process.logs", about(id), func(ctx context.Context) (*sandbox.LogMatch, error) { return p.b.WaitLog(ctx, id, w) })
 }
 
-func (p processes) waitPort(ctx context.Context, id string, port int, want sandbox.PortWaitRequest) (*sandbox.PortReady, error) {
+func (p processes) waitPort(id string, port int, want sandbox.PortWaitRequest) (*capnweb.Promise, error) {
 	w := want.PortWait
 	w.Timeout = millis(want.TimeoutMS)
-	return p.b.WaitPort(ctx, id, port, w)
+	return await(p.b.life, "process.port", about(id), func(ctx context.Context) (*sandbox.PortReady, error) { return p.b.WaitPort(ctx, id, port, w) })
 }
