@@ -46,6 +46,7 @@ func batchServer(t *testing.T, h *httprpc.Handler) string {
 				"hang":   func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() },
 				"fail":   func() error { return &capnweb.Error{Name: "RangeError", Message: "no"} },
 				"self":   func() *capnweb.Target { return target() },
+				"call":   func(ctx context.Context, f *capnweb.Stub) (any, error) { return capnweb.Call[any](ctx, f, "", 1) },
 			}), nil
 		}
 	}
@@ -72,6 +73,7 @@ func TestBatchRecordings(t *testing.T) {
 		{"empty", "", 200, ""},
 		{"no pull", `["push",["pipeline",0,["square"],[3]]]`, 200, ""},
 		{"hang", `["push",["pipeline",0,["hang"],[]]]` + "\n" + `["pull",1]`, 504, "took longer"},
+		{"callback", `["push",["pipeline",0,["call"],[["export",-1]]]]` + "\n" + `["pull",1]`, 504, "took longer"},
 		{"garbage mid", call + "\n" + `["bogus"]`, 400, `bad RPC message: ["bogus"]`},
 		{"crlf", strings.ReplaceAll(call, "\n", "\r\n"), 200, `["resolve",1,9]`},
 		{"two", call + "\n" + `["push",["pipeline",0,["add"],[1,["pipeline",1]]]]` + "\n" + `["pull",2]`, 200, "[\"resolve\",1,9]\n[\"resolve\",2,10]"},
