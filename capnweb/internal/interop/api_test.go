@@ -25,8 +25,8 @@ type user struct {
 	Name string `json:"name"`
 }
 
-// newSuite makes the main object of one session.
-func newSuite() *capnweb.Target {
+// newSuite makes the main object of one session, and what it keeps count of.
+func newSuite() (*capnweb.Target, *suite) {
 	s := &suite{}
 	m := capnweb.Methods{
 		// Values
@@ -103,7 +103,7 @@ func newSuite() *capnweb.Target {
 		"fail": fail,
 	}
 	s.addMedia(m)
-	return capnweb.NewTarget(m, capnweb.OnClose(func() { s.keep(nil) }))
+	return capnweb.NewTarget(m, capnweb.OnClose(func() { s.keep(nil) })), s
 }
 
 func add(a, b any) (any, error) {

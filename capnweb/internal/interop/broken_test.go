@@ -117,7 +117,7 @@ func TestKeepAlive(t *testing.T) {
 	node := interop.Start(t)
 	seen := newSessions(t)
 	server := httptest.NewServer(&httprpc.Handler{
-		Main:         func(*http.Request) (any, error) { return newSuite(), nil },
+		Main:         func(*http.Request) (any, error) { main, _ := newSuite(); return main, nil },
 		OnSession:    seen.add,
 		PingInterval: 100 * time.Millisecond,
 	})
@@ -206,7 +206,8 @@ func dialRelay(t *testing.T, ctx context.Context) (target, client *capnweb.Sessi
 		return "ws://" + relay.Listener.Addr().String() + "/mitm/" + side + "?id=own"
 	}
 	opts := []capnweb.Option{capnweb.WithNewerEncodings()}
-	target, err := httprpc.Dial(ctx, url("target"), &httprpc.DialOptions{Main: newSuite(), Session: opts})
+	main, _ := newSuite()
+	target, err := httprpc.Dial(ctx, url("target"), &httprpc.DialOptions{Main: main, Session: opts})
 	if err != nil {
 		t.Fatal(err)
 	}

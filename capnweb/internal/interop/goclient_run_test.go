@@ -77,6 +77,12 @@ func runGoBatch(t *testing.T, c goCase, url string) {
 	api := s.Main()
 	defer api.Close()
 	c.run(t, ctx, api)
+	if t.Failed() {
+		return
+	}
+	wait(t, ctx, s.Done(), "the batch has ended") // with its response
+	got := s.Stats()
+	equal(t, tables{got.Imports, got.Exports}, tables{})
 }
 
 // runGo runs a case over a WebSocket and checks our tables and, by theirs, the server's.

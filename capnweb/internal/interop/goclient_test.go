@@ -243,6 +243,17 @@ var goCases = []goCase{
 		equal(t, v, any("plain text"))
 		equal(t, ok, true)
 	}},
+	{name: "errors in one turn", batch: true, run: func(t *testing.T, ctx context.Context, api *capnweb.Stub) {
+		props, cause, text := api.Call("fail", "props"), api.Call("fail", "cause value"), api.Call("fail", "text")
+		e := thrown(t, ctx, props)
+		equal(t, e.Name, "TypeError")
+		equal(t, e.Code(), "E_BOOM")
+		detail, _ := e.Props.Get("detail")
+		equal(t, detail, any(map[string]any{"list": []any{1.0, 2.0}}))
+		equal(t, thrown(t, ctx, cause).Cause, any("just text"))
+		v, _ := thrown(t, ctx, text).ThrownValue()
+		equal(t, v, any("plain text"))
+	}},
 	{name: "errors of the dispatch", run: func(t *testing.T, ctx context.Context, api *capnweb.Stub) {
 		e := thrown(t, ctx, api.Call("nope", 1))
 		equal(t, e.Name, "TypeError")

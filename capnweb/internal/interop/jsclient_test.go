@@ -37,7 +37,7 @@ func TestJSClientBatch(t *testing.T) {
 					continue
 				}
 				t.Run(c.Name, func(t *testing.T) {
-					runJS(t, node, "batch", map[string]any{"lib": version, "name": c.Name, "url": server.url("http", "batch")}, nil)
+					runJS(t, node, "batch", map[string]any{"lib": version, "name": c.Name, "url": server.url("http", "batch")}, func() { server.expectNoneLive(t) })
 				})
 			}
 		})

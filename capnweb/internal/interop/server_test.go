@@ -17,6 +17,35 @@ import (
 type goServer struct {
 	*httptest.Server
 	sessions *sessions
+
+	mu     sync.Mutex
+	suites []*suite
+}
+
+// newMain makes the main object of one session.
+func (s *goServer) newMain() *capnweb.Target {
+	target, state := newSuite()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.suites = append(s.suites, state)
+	return target
+}
+
+// expectNoneLive waits until every object that was made for the sessions so far is
+// closed.
+func (s *goServer) expectNoneLive(t *testing.T) {
+	t.Helper()
+	deadline := time.Now().Add(caseTime)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, state := range s.suites {
+		for state.made.Load() != state.disposed.Load() {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d objects were made, %d closed", state.made.Load(), state.disposed.Load())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
 }
 
 // sessions are those that a server has seen, by the id in their URL.
@@ -78,12 +107,12 @@ func serveSuite(t *testing.T, version string) *goServer {
 		opts = append(opts, capnweb.WithNewerEncodings())
 	}
 	seen := newSessions(t)
-	h := &httprpc.Handler{
-		Main:      func(*http.Request) (any, error) { return newSuite(), nil },
+	s := &goServer{sessions: seen}
+	s.Server = httptest.NewServer(&httprpc.Handler{
+		Main:      func(*http.Request) (any, error) { return s.newMain(), nil },
 		OnSession: seen.add,
 		Session:   opts,
-	}
-	s := &goServer{httptest.NewServer(h), seen}
+	})
 	t.Cleanup(s.Close)
 	return s
 }

@@ -373,6 +373,17 @@ add("errors", async ({ api }) => {
   assert.deepEqual(await thrown(api.fail("object")), { a: 1 });
 });
 
+add("errors in one turn", async ({ api, own }) => {
+  const failures = [api.fail("props"), api.fail("cause value"), api.fail("text")].map((p) => thrown(own(p)));
+  const [e, outer, text] = await Promise.all(failures);
+  assert.ok(e instanceof TypeError);
+  assert.deepEqual([e.message, e.code, e.detail], ["boom", "E_BOOM", { list: [1, 2] }]);
+  assert.ok(e.cause instanceof RangeError);
+  assert.equal(e.cause.code, "E_INNER");
+  assert.equal(outer.cause, "just text");
+  assert.equal(text, "plain text");
+}, { batch: true });
+
 add("errors of the dispatch", async ({ api }) => {
   const missing = await thrown(api.nope(1));
   assert.ok(missing instanceof TypeError);
