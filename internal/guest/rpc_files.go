@@ -16,6 +16,8 @@ var fileMethods = capnweb.Methods{
 	"applyPatch": (*rpcMain).applyPatch,
 	"copy":       (*rpcMain).copy,
 	"watch":      (*rpcMain).watch,
+	"readTree":   (*rpcMain).readTree,
+	"writeTree":  (*rpcMain).writeTree,
 }
 
 // with adds methods to others.
@@ -47,4 +49,20 @@ func (m *rpcMain) watch(path string, opts sandbox.WatchOptions) (*sandbox.TokenR
 	}
 	m.s.wg.Go(w.run)
 	return m.token(func(c *net.UnixConn) { m.s.serveFileWatch(c, w) }, w.close)
+}
+
+func (m *rpcMain) readTree(path string, opts sandbox.TreeOptions) (*sandbox.TokenReply, error) {
+	t, err := m.s.engine.openTree(path, opts)
+	if err != nil {
+		return nil, err
+	}
+	return m.token(func(c *net.UnixConn) { m.s.serveTree(c, t) }, t.close)
+}
+
+func (m *rpcMain) writeTree(dir string, opts sandbox.WriteTreeOptions) (*sandbox.TokenReply, error) {
+	t, err := m.s.engine.createTree(dir, opts)
+	if err != nil {
+		return nil, err
+	}
+	return m.token(func(c *net.UnixConn) { m.s.serveWriteTree(c, t) }, t.close)
 }
