@@ -84,6 +84,31 @@ func decodeStrict(out, text []byte) bool {
 // minEncoded is how long base64 must be for it to be decoded while it is parsed.
 const minEncoded = 256
 
+// encodedOnly is the count of a string that is nothing but base64, and is still to
+// be decoded.
+const encodedOnly = -1
+
+// mostIs reports whether n bytes are most of the message.
+func (d *document) mostIs(n int) bool { return n > len(d.src)/2 && n > bufpool.Most }
+
+// isBase64 reports whether decodeStrict would decode text.
+func isBase64(text []byte) bool {
+	const piece = 32 << 10
+	out := bufpool.GetChunk(piece / 4 * 3)
+	defer bufpool.PutChunk(out)
+	if hasNewline(text[max(0, len(text)-minEncoded/2):]) { // of which decodeStrict leaves the end to the library
+		return false
+	}
+	for len(text) > 0 {
+		n := min(len(text), piece)
+		if !decodeStrict(out[:base64.RawStdEncoding.DecodedLen(n)], text[:n]) {
+			return false
+		}
+		text = text[n:]
+	}
+	return true
+}
+
 // isBytes reports whether node n is the tag of bytes.
 func (d *document) isBytes(n int32) bool {
 	nd := &d.nodes[n]
@@ -106,6 +131,15 @@ func (d *document) encodedBytes(pos, depth int) (int32, int, error) {
 	for i := 0; i < 2 && data[len(data)-1] == '='; i++ {
 		data = data[:len(data)-1]
 	}
+	if d.own && d.mostIs(len(text)) {
+		if !isBase64(data) {
+			return d.str(pos)
+		}
+		child := d.add(node{
+			start: int32(start), end: int32(start + len(data)), first: -1, next: -1, kind: kindString, count: encodedOnly,
+		})
+		return child, start + n + 1, nil
+	}
 	out := bufpool.GetChunk(base64.RawStdEncoding.DecodedLen(len(data)))
 	if !decodeStrict(out, data) || hasNewline(data[len(data)-minEncoded/2:]) { // of which decodeStrict leaves the end to the library
 		bufpool.PutChunk(out)
@@ -120,7 +154,18 @@ func (d *document) encodedBytes(pos, depth int) (int32, int, error) {
 
 // takeDecoded is what parse has decoded of string n, once; nil if there is nothing.
 func (d *document) takeDecoded(n int32) []byte {
-	i := d.nodes[n].count - 1
+	nd := &d.nodes[n]
+	if nd.count == encodedOnly && d.own {
+		// Decoded where it stands: the message is given away with it.
+		text := d.src[nd.start:nd.end]
+		size := base64.RawStdEncoding.DecodedLen(len(text))
+		if decodeStrict(text[:size], text) {
+			d.own = false
+			nd.end = nd.start
+			return text[:size:size]
+		}
+	}
+	i := nd.count - 1
 	if i < 0 {
 		return nil
 	}

@@ -30,7 +30,7 @@ type node struct {
 	next       int32 // next sibling, or -1
 	// count is the number of children; an object's members count two each (key,
 	// value). Of a string, it is 1 + the place in decoded of the bytes that it is the
-	// base64 of, or 0.
+	// base64 of, or encodedOnly, or 0.
 	count int32
 	kind  nodeKind
 }
@@ -41,6 +41,8 @@ type document struct {
 	nodes []node
 	// decoded are the long ["bytes", …] of the message, until they are taken.
 	decoded [][]byte
+	// own says that src may be overwritten, and given away. It is false once it was.
+	own bool
 }
 
 // syntaxError has the text of V8's SyntaxError, which is what peers expect to read.

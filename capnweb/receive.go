@@ -3,6 +3,8 @@ package capnweb
 import (
 	"errors"
 	"strconv"
+
+	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
 // read is the reading goroutine of a session. It handles messages in order and
@@ -63,6 +65,18 @@ func (e *peerAbort) Is(target error) bool { return target == errTransport }
 func (s *Session) receive(msg []byte) error {
 	d := &s.in
 	defer d.dropDecoded()
+	if len(msg) > bufpool.Most {
+		if g, ok := s.t.(MessageGiver); ok && g.GiveMessage() {
+			d.own = true
+			defer func() {
+				if d.own { // nobody was given a part of it
+					bufpool.Put(msg)
+				}
+				d.own = false
+				d.src = nil
+			}()
+		}
+	}
 	if err := d.parse(msg, 3*s.limits.MaxDepth+16); err != nil {
 		if err == errTooDeep {
 			return limitf("Deserialization exceeded maximum allowed message depth of %d.", s.limits.MaxDepth)

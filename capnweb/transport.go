@@ -38,6 +38,14 @@ type TryWriter interface {
 	Buffered() bool
 }
 
+// MessageGiver is implemented by transports that can give a message away.
+type MessageGiver interface {
+	Transport
+	// GiveMessage reports whether the message that ReadMessage returned last is the
+	// session's from now on. It is asked about very long ones, by the reading goroutine.
+	GiveMessage() bool
+}
+
 // lineWriter is a transport whose frames are lines: it takes a burst of messages,
 // each ended by a newline, as it is.
 type lineWriter interface{ writeLines(b []byte) error }

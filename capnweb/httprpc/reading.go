@@ -122,6 +122,17 @@ func (s *socket) read() ([]byte, error) {
 	}
 }
 
+// GiveMessage implements capnweb.MessageGiver.
+func (s *socket) GiveMessage() bool {
+	s.readMu.Lock()
+	defer s.readMu.Unlock()
+	given := s.held == 0 && s.msg != nil
+	if given {
+		s.msg = nil
+	}
+	return given
+}
+
 // cutOff is the error of a frame that ends too early.
 func cutOff(err error) error {
 	if errors.Is(err, io.EOF) {

@@ -59,8 +59,8 @@ type socket struct {
 }
 
 var (
-	_ capnweb.Transport = (*socket)(nil)
-	_ capnweb.TryWriter = (*trySocket)(nil)
+	_ capnweb.MessageGiver = (*socket)(nil)
+	_ capnweb.TryWriter    = (*trySocket)(nil)
 )
 
 // trySocket is a socket on a connection that can be written to without waiting.
