@@ -18,7 +18,19 @@
 //	name, err := capnweb.Call[string](ctx, user, "name") // one round trip for both
 //
 // [Call] waits for one result, [Await] for one that was begun. [Map] sends a
-// function to where a list is.
+// function to where a list is. [Bind] gives the methods of an object Go signatures, for
+// APIs whose shape is known:
+//
+//	type User struct {
+//		Name  func(ctx context.Context) (string, error) `rpc:"name,get"` // a property
+//		Greet func(ctx context.Context, greeting string) (string, error)
+//	}
+//	u, err := capnweb.Bind[User](user)
+//	text, err := u.Greet(ctx, "Hello")
+//
+// Sessions come from httprpc.Dial and httprpc.Handler, from [NewSession] over the two ends
+// of a [Pipe] or of any byte stream ([NewStreamTransport]), and, one after the other as they
+// break, from a [Redialer].
 //
 // # Exporting
 //
@@ -60,6 +72,18 @@
 // [Value] to tell undefined from null, or to keep the order of an object's members. Decoding a
 // number into an integer that cannot hold it is an error, and so is null where
 // a parameter is not a pointer, slice, map or any.
+//
+// # Streams
+//
+// A stream of bytes is an io.Reader or an io.Writer on both sides:
+//
+//	n, err := capnweb.Call[int](ctx, store, "put", capnweb.NewReader(file)) // read there
+//	r, err := capnweb.Call[io.ReadCloser](ctx, store, "get")                // read here
+//	defer r.Close()
+//
+// A handler takes an io.Reader or io.WriteCloser as a parameter. [Chunks], [NewSource] and [NewSink] are
+// for streams of other values. A slow reader slows the writer down, also through relays;
+// nothing but a window of the stream is held in memory.
 //
 // # Ownership
 //

@@ -226,3 +226,22 @@ func TestInventory(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnershipPage: the tests that OWNERSHIP.md names exist.
+func TestOwnershipPage(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile("OWNERSHIP.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := readTests(t, ".")
+	named := regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(string(b), -1)
+	if len(named) < 10 {
+		t.Errorf("only %d tests are named", len(named))
+	}
+	for _, name := range named {
+		if src.texts[name] == nil {
+			t.Errorf("there is no %s", name)
+		}
+	}
+}
