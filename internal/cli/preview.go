@@ -8,6 +8,8 @@ import (
 
 	"github.com/tongs-dev/tongs/internal/fleet"
 	"github.com/tongs-dev/tongs/internal/preview"
+	"github.com/tongs-dev/tongs/internal/surface"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // newPreview makes the handler of preview URLs on the front's address.
@@ -26,6 +28,7 @@ func (s *service) newPreview(listen string) (*preview.Handler, error) {
 		// What is asked for a password may be reached through others' proxies.
 		Open: isLoopback(host) && s.cfg.Password == "", Password: s.cfg.Password,
 		File: filepath.Join(s.cfg.Home, "previews.json"), Logger: s.log.With("from", "previews"),
+		Reserved: []int{sandbox.EgressPort, sandbox.EgressDNSPort},
 	})
 }
 
@@ -44,4 +47,42 @@ func (b previewBoxes) Dial(ctx context.Context, label string, port int) (net.Con
 		return nil, err
 	}
 	return box.DialPort(ctx, port)
+}
+
+// exposed is what programs may do about the URLs of one sandbox's ports.
+type exposed struct {
+	previews *preview.Handler
+	id       string
+}
+
+var _ surface.Previews = exposed{}
+
+func (x exposed) Expose(_ context.Context, port int, opts surface.PreviewOptions) (surface.Preview, error) {
+	e, err := x.previews.Expose(x.id, port, preview.ExposeOptions{Name: opts.Name, Token: opts.Token})
+	return surface.Preview{URL: e.URL, Port: e.Port, Name: e.Name}, err
+}
+
+func (x exposed) Unexpose(_ context.Context, port int) error { return x.previews.Unexpose(x.id, port) }
+
+func (x exposed) List(context.Context) ([]surface.Preview, error) {
+	all := x.previews.List(x.id)
+	out := make([]surface.Preview, len(all))
+	for i, e := range all {
+		out[i] = surface.Preview{URL: e.URL, Port: e.Port, Name: e.Name}
+	}
+	return out, nil
+}
+
+func (x exposed) ValidToken(_ context.Context, port int, token string) (bool, error) {
+	return x.previews.Valid(x.id, port, token), nil
+}
+
+// forgotten revokes the URLs of a sandbox that is no more, and drops what programs have set in it.
+func (s *service) forgotten(e fleet.Entry) {
+	s.states.Forget(e.ID)
+	for _, name := range []string{e.ID, e.Name, e.Session} {
+		if err := s.preview.Forget(name); err != nil {
+			s.log.Warn("the URLs of a sandbox's ports could not be revoked", "sandbox", e.ID, "error", err)
+		}
+	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/opencode"
 	"github.com/tongs-dev/tongs/internal/preview"
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
+	"github.com/tongs-dev/tongs/internal/surface"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -53,10 +54,11 @@ type service struct {
 	api      *endpoint // nil when there is none
 	front    *http.Server
 	preview  *preview.Handler
-	url      string        // of the front
-	failed   chan error    // what ends the service from inside
-	notes    []string      // for the person who starts it, one line each
-	took     time.Duration // from start to ready
+	states   surface.States // of sandboxes, for those who use them as programs
+	url      string         // of the front
+	failed   chan error     // what ends the service from inside
+	notes    []string       // for the person who starts it, one line each
+	took     time.Duration  // from start to ready
 
 	watching    sync.WaitGroup // the watch over sessions, and what it has started
 	stopWatcher context.CancelFunc
@@ -298,7 +300,9 @@ func (s *service) watch() {
 // forget removes a deleted session's sandbox, and the URLs of its ports.
 func (s *service) forget(ctx context.Context, root string) error {
 	id, _ := s.fleet.ID(root)
-	return errors.Join(s.fleet.Forget(ctx, root), s.preview.Forget(id), s.preview.Forget(root))
+	err := s.fleet.Forget(ctx, root)
+	s.forgotten(fleet.Entry{ID: id, Session: root})
+	return err
 }
 
 // open serves the front on listener.

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/tongs-dev/tongs/capnweb"
+	"github.com/tongs-dev/tongs/capnweb/httprpc"
 )
 
 // previewServer answers HTTP with the host it was asked by, and sends back what a
@@ -108,6 +111,43 @@ func TestPreview(t *testing.T) {
 
 	if status, body := s.call("POST", "/session", map[string]any{}, "Origin", "http://"+host); status != 403 {
 		t.Errorf("a preview's page reaches the front: %d %s", status, body)
+	}
+
+	// A program exposes the port, and takes that back.
+	read := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(home, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+	endpoint, err := httprpc.Dial(ctx, strings.Replace(read("api-url"), "http://", "ws://", 1)+"/rpc",
+		&httprpc.DialOptions{Header: http.Header{"Authorization": {"Bearer " + read("api-token")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer endpoint.Close(nil)
+	main := endpoint.Main()
+	defer main.Close()
+	box := main.Call("get", session)
+	defer box.Close()
+	made, err := capnweb.Call[struct {
+		URL  string `json:"url"`
+		Port int    `json:"port"`
+	}](ctx, box, "exposePort", 3000, map[string]any{"hostname": "ignored", "name": "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.TrimPrefix(made.URL, "http://")
+	if status, body := get(at); status != 200 || body != "preview of "+at {
+		t.Errorf("%s: %d %s", made.URL, status, body)
+	}
+	if _, err := capnweb.Call[capnweb.Value](ctx, box, "unexposePort", 3000); err != nil {
+		t.Error(err)
+	}
+	if status, body := get(at); status != 404 {
+		t.Errorf("after that: %d %s", status, body)
 	}
 }
 
