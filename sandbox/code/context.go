@@ -151,13 +151,15 @@ func (c *Context) Info() Info {
 // Close ends the interpreter, with a run that is under way.
 func (c *Context) Close(ctx context.Context) error {
 	c.mu.Lock()
-	in := c.in
+	in, closed := c.in, c.closed
 	c.closed, c.in = true, nil
 	c.mu.Unlock()
-	if in == nil {
+	if closed {
 		return nil
 	}
-	in.kill(ctx)
+	if in != nil {
+		in.kill(ctx)
+	}
 	err := c.box.RemoveFile(ctx, dirOf(c.spec.ID), true)
 	if sandbox.CodeOf(err) == sandbox.CodeFileNotFound {
 		return nil

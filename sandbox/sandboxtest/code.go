@@ -84,7 +84,19 @@ func (t *test) codeContext(l code.Language) *code.Context {
 	t.Helper()
 	c, err := code.Create(t.ctx, t.box, code.Spec{Language: l})
 	t.ok(err)
+	t.closing(c)
 	return c
+}
+
+// closing ends the context with the case: not every harness's /tmp goes with it.
+func (t *test) closing(c *code.Context) {
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := c.Close(ctx); err != nil && t.box.Err() == nil {
+			t.Errorf("closing the context: %v", err)
+		}
+	})
 }
 
 // runCode runs a piece that must come to its end.
@@ -359,6 +371,7 @@ def close(f): del open_figures[f.n]
 END`)
 	c, err := code.Create(t.ctx, t.box, code.Spec{Env: map[string]string{"PYTHONPATH": "lib"}})
 	t.ok(err)
+	t.closing(c)
 	out := t.runCode(c, "import os, matplotlib.pyplot as plt\nplt.figure(1); plt.figure(2)\nos.environ['MPLBACKEND']")
 	want := []code.Result{{Text: "'Agg'", JSON: []byte(`"Agg"`), Final: true}, {Text: "<Figure 1>", PNG: []byte("png of 1")}, {Text: "<Figure 2>", PNG: []byte("png of 2")}}
 	if d := cmp.Diff(want, out.Results); d != "" {
@@ -425,6 +438,7 @@ func typeScript(t *test) {
 		t.Skipf("the sandbox's node is too old: %v", err)
 	}
 	t.ok(err)
+	t.closing(c)
 	t.runCode(c, "interface P { x: number }\nenum E { A = 7 }\nconst p: P = { x: E.A }")
 	if got := last(t.runCode(c, "p.x as number")); got != "7" {
 		t.Errorf("%q", got)
@@ -469,6 +483,7 @@ func listedContexts(t *test) {
 	id := "list-" + fmt.Sprint(time.Now().UnixNano()%1e9)
 	c, err := code.Create(t.ctx, t.box, code.Spec{ID: id, Dir: "/"})
 	t.ok(err)
+	t.closing(c)
 	_, err = code.Create(t.ctx, t.box, code.Spec{ID: id})
 	t.wantCode(err, sandbox.CodeAlreadyExists)
 	t.runCode(c, "x = 41")
