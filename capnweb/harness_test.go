@@ -154,3 +154,17 @@ func await(ctx context.Context, p *capnweb.Promise) error {
 	defer p.Close()
 	return p.Await(ctx, nil)
 }
+
+// soon receives what comes on a channel.
+func soon[T any](t *testing.T, c <-chan T) T {
+	t.Helper()
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	select {
+	case v := <-c:
+		return v
+	case <-timeout.C:
+		t.Fatal("nothing came")
+		panic("unreachable")
+	}
+}

@@ -221,7 +221,7 @@ func TestHardening(t *testing.T) {
 		main.OnBroken(func(err error) { seen <- err })
 		p.send(`["abort",["error","TypeError","bad RPC message: [\"x\"]"]]`)
 		var e *capnweb.Error
-		if err := <-seen; !errors.As(err, &e) || e.Name != "TypeError" || e.Message != `bad RPC message: ["x"]` || !errors.Is(err, capnweb.ErrDisconnected) {
+		if err := soon(t, seen); !errors.As(err, &e) || e.Name != "TypeError" || e.Message != `bad RPC message: ["x"]` || !errors.Is(err, capnweb.ErrDisconnected) {
 			t.Error(err)
 		}
 	})

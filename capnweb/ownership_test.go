@@ -83,7 +83,7 @@ func TestArgumentDisposal(t *testing.T) {
 		h, w := writerOf(t, failingSink{nil})
 		h.broken = true
 		_ = h.server.Close(nil)
-		<-h.client.Done()
+		soon(t, h.client.Done())
 		lent(t, "", func(arg *capnweb.Stub) error { return broken(h.ctx, w, arg) })
 	})
 	t.Run("of a call of what is no function", func(t *testing.T) {
@@ -235,7 +235,7 @@ func TestPromiseOfOnesOwn(t *testing.T) {
 		if err := p.Await(ctx, nil); !errors.Is(err, nope) {
 			t.Error(err)
 		}
-		if err := <-watched; !errors.Is(err, nope) {
+		if err := soon(t, watched); !errors.Is(err, nope) {
 			t.Error(err)
 		}
 	})
@@ -345,7 +345,7 @@ func TestPromiseOfOnesOwn(t *testing.T) {
 		watched := make(chan error, 1)
 		p.OnBroken(func(err error) { watched <- err })
 		_ = h.server.Close(errors.New("test disconnect"))
-		if err := <-watched; !errors.Is(err, capnweb.ErrDisconnected) {
+		if err := soon(t, watched); !errors.Is(err, capnweb.ErrDisconnected) {
 			t.Error(err)
 		}
 	})
@@ -402,7 +402,7 @@ func TestPipe(t *testing.T) {
 		seen := make(chan error, 1)
 		h.api.OnBroken(func(err error) { seen <- err })
 		_ = h.server.Close(nil)
-		if err := <-seen; !errors.Is(err, capnweb.ErrDisconnected) {
+		if err := soon(t, seen); !errors.Is(err, capnweb.ErrDisconnected) {
 			t.Error(err)
 		}
 	})
@@ -411,7 +411,7 @@ func TestPipe(t *testing.T) {
 		a, b := capnweb.Pipe()
 		s := capnweb.NewSession(a, nil)
 		_ = b.Close(nil)
-		<-s.Done()
+		soon(t, s.Done())
 		if err := s.Err(); !errors.Is(err, capnweb.ErrDisconnected) {
 			t.Error(err)
 		}
