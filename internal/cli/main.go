@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -22,6 +24,7 @@ type commands struct {
 	Globals
 
 	Up      upCommand      `cmd:"" help:"Run the service: OpenCode at http://localhost:8787, every tool call in a sandbox."`
+	Sandbox sandboxCommand `cmd:"" aliases:"sb" help:"Make, use and destroy sandboxes of a running service."`
 	Down    downCommand    `cmd:"" help:"Stop the service and every sandbox. Files are kept."`
 	Demo    demoCommand    `cmd:"" help:"Let a scripted model do one small task, and show where everything happened."`
 	Doctor  doctorCommand  `cmd:"" help:"Say what this machine can do, what is missing, and how to get it."`
@@ -64,7 +67,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, NoExpandSubcommands: true}),
 		kong.Vars{"home_default": homeDefault(), "config_default": configDefault()},
 		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(&streams{stdin: stdin, stdout: stdout, stderr: stderr}, &cmds.Globals),
+		kong.Bind(&streams{stdin: stdin, stdout: stdout, stderr: stderr}, &cmds.Globals, &cmds.Sandbox.APIFlags),
 	)
 	if err != nil {
 		fmt.Fprintf(stderr, "tongs: %v\n", err)
@@ -78,22 +81,45 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 		return exited
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "tongs: %v\n  try: tongs --help\n", err)
+		fmt.Fprintf(stderr, "tongs: %v\n  try: %s --help\n", err, asked(err))
 		return exitUsage
 	}
 	return status(stderr, parsed.Run())
 }
 
+// asked is the command that could not be parsed, as far as it is known.
+func asked(err error) string {
+	var wrong *kong.ParseError
+	if errors.As(err, &wrong) && wrong.Context != nil {
+		if node := wrong.Context.Selected(); node != nil {
+			var names []string
+			for ; node != nil && node.Name != ""; node = node.Parent {
+				names = append(names, node.Name)
+			}
+			slices.Reverse(names)
+			return strings.Join(names, " ")
+		}
+	}
+	return "tongs"
+}
+
 // status prints err, whose text says what to do, and turns it into an exit status.
 func status(stderr io.Writer, err error) int {
 	var usage usageError
+	var ended exitStatus
+	var failed failure
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.Is(err, errReported):
 		return exitFailure
+	case errors.As(err, &ended):
+		return int(ended)
 	}
 	fmt.Fprintf(stderr, "tongs: %v\n", err)
+	if errors.As(err, &failed) {
+		return failed.status
+	}
 	if errors.As(err, &usage) {
 		return exitUsage
 	}
