@@ -18,6 +18,9 @@ var fileMethods = capnweb.Methods{
 	"watch":      (*rpcMain).watch,
 	"readTree":   (*rpcMain).readTree,
 	"writeTree":  (*rpcMain).writeTree,
+	"glob":       (*rpcMain).glob,
+	"grep":       (*rpcMain).grep,
+	"find":       (*rpcMain).find,
 }
 
 // with adds methods to others.

@@ -69,7 +69,7 @@ func grep(ctx context.Context, r *run, a *args) (Result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	s := search{r: r, re: re, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir}
+	s := search{r: r, re: re, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir, limit: maxFound}
 	hits, more, err := s.run(ctx)
 	if err != nil {
 		if ctx.Err() == context.DeadlineExceeded {
@@ -160,6 +160,7 @@ type search struct {
 	include string
 	root    string
 	isDir   bool
+	limit   int // hits that are wanted
 }
 
 // run gives the first hits in the order of paths and lines, and whether there

@@ -71,15 +71,15 @@ collect:
 	for j := range ordered {
 		select {
 		case found := <-j.hits:
-			hits = append(hits, found[:min(len(found), maxFound-len(hits))]...)
+			hits = append(hits, found[:min(len(found), s.limit-len(hits))]...)
 		case <-ctx.Done():
 			break collect
 		}
-		if len(hits) == maxFound {
+		if len(hits) == s.limit {
 			break
 		}
 	}
-	enough := len(hits) == maxFound
+	enough := len(hits) == s.limit
 	late := ctx.Err()
 	cancel()
 	err := group.Wait()
@@ -87,7 +87,7 @@ collect:
 	case enough:
 		return hits, nil
 	case late != nil:
-		return nil, late
+		return hits, late
 	case errors.Is(err, context.Canceled):
 		return hits, nil
 	}
@@ -102,7 +102,7 @@ func (s *search) walked(ctx context.Context, path string) (hits []hit) {
 			return err
 		}
 		defer f.Close()
-		hits, err = s.search(ctx, f, path, maxFound)
+		hits, err = s.search(ctx, f, path, s.limit)
 		return err
 	})
 	return hits

@@ -26,11 +26,12 @@ const (
 // paths, as ripgrep sorts them: by name within each directory, directories
 // among the files. Links are not followed.
 type walker struct {
-	ctx    context.Context
-	root   string
-	hidden bool          // hidden files too
-	globs  []pathPattern // what is wanted and, negated, what is not; over all rules
-	user   *userRules
+	ctx      context.Context
+	root     string
+	hidden   bool          // hidden files too
+	noIgnore bool          // what the rules leave out too
+	globs    []pathPattern // what is wanted and, negated, what is not; over all rules
+	user     *userRules
 
 	positive bool // one of globs is not negated
 	seen     int
@@ -44,17 +45,22 @@ var errStop = errors.New("stop")
 // all.
 func (r *run) newWalker(ctx context.Context, root, glob string, hidden bool) (*walker, error) {
 	w := &walker{ctx: ctx, root: root, hidden: hidden, user: r.userIgnore(ctx, root)}
-	for _, line := range []string{glob, "!**/.git/**"} {
+	return w, w.addGlobs([]string{glob})
+}
+
+// addGlobs adds patterns to those there are; what is in .git stays out.
+func (w *walker) addGlobs(lines []string) error {
+	for _, line := range append(lines[:len(lines):len(lines)], "!**/.git/**") {
 		p, ok, err := ignoreLine(line)
 		if err != nil {
-			return nil, failf(sandbox.CodeInvalidArgument, "%v", err)
+			return failf(sandbox.CodeInvalidArgument, "%v", err)
 		}
 		if ok {
 			w.globs = append(w.globs, p)
 			w.positive = w.positive || !p.negated
 		}
 	}
-	return w, nil
+	return nil
 }
 
 // walk calls visit with each file: its absolute path.
@@ -138,11 +144,13 @@ func (w *walker) leftOut(path, name string, isDir bool, rules *dirRules) bool {
 	if w.positive && !isDir {
 		return true
 	}
-	switch rules.judge(path, name, isDir, w.user) {
-	case ignored:
-		return true
-	case wanted:
-		return false
+	if !w.noIgnore {
+		switch rules.judge(path, name, isDir, w.user) {
+		case ignored:
+			return true
+		case wanted:
+			return false
+		}
 	}
 	return !w.hidden && strings.HasPrefix(name, ".")
 }
