@@ -155,10 +155,8 @@ func TestService(t *testing.T) {
 
 	t.Run("side doors are shut", func(t *testing.T) {
 		s := s.in(t)
-		session := s.session()
 		for _, door := range []struct{ method, path string }{
-			{"POST", "/session/" + session + "/shell"}, {"POST", "/pty"}, {"GET", "/file?path=/etc"},
-			{"GET", "/file/content?path=/etc/passwd"}, {"GET", "/find?pattern=root"}, {"POST", "/api/session"},
+			{"POST", "/api/session"}, {"POST", "/api/pty"}, {"GET", "/api/fs/list"}, {"POST", "/instance/dispose"}, {"POST", "/experimental/worktree"},
 			{"PATCH", "/config"}, {"PUT", "/auth/openai"}, {"POST", "/mcp"}, {"POST", "/nothing/like/this"},
 		} {
 			status, body := s.call(door.method, door.path, map[string]any{"command": "id", "agent": "build"})
