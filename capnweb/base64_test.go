@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"math/rand/v2"
+	"strings"
 	"testing"
 
 	"github.com/tongs-dev/tongs/capnweb"
@@ -56,6 +57,25 @@ func TestBase64Alphabet(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzLongBytes compares long bytes, which are decoded while the message is parsed,
+// with the same ones written with an escape, which are not.
+func FuzzLongBytes(f *testing.F) {
+	for _, end := range []string{"", "AA", "AA==", "=", "-_", "+/8", "x y", `\/`, `\"`, "é", "\x00", `","Int16Array`, `","nope`, `"`, "Zm9v]"} {
+		f.Add(end)
+	}
+	f.Fuzz(func(t *testing.T, end string) {
+		if strings.ContainsAny(end, "\r\n") {
+			return
+		}
+		most := strings.Repeat("Zm9v", 80)
+		fast, err := capnweb.Reencode([]byte(`["bytes","` + most + end + `"]`))
+		slow, slowErr := capnweb.Reencode([]byte(`["bytes","\u005a` + most[1:] + end + `"]`))
+		if (err == nil) != (slowErr == nil) || !bytes.Equal(fast, slow) {
+			t.Fatalf("%q:\n%s %v\n%s %v", end, fast, err, slow, slowErr)
+		}
+	})
 }
 
 func BenchmarkBase64(b *testing.B) {
