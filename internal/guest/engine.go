@@ -36,6 +36,7 @@ type engine struct {
 	byID    map[string]*process
 	past    []*process // ended, oldest first
 	janitor *time.Timer
+	timers  map[*time.Timer]struct{} // of later
 	closed  bool
 }
 
@@ -43,7 +44,7 @@ func newEngine(cfg *Config, root bool, c *children) *engine {
 	g := &engine{
 		cfg: cfg, root: root, children: c, oom: newOOMCounter(cfg.Cgroup.OOMFD),
 		orphan: seconds(cfg.Limits.OrphanSeconds), closing: make(chan struct{}),
-		byID: map[string]*process{},
+		byID: map[string]*process{}, timers: map[*time.Timer]struct{}{},
 	}
 	c.mu.Lock() // it reaps already
 	c.many = func() { g.wg.Go(g.looks) }
@@ -186,6 +187,23 @@ func (g *engine) remove(p *process) {
 	p.kill(false)
 }
 
+// later calls f after a while, unless the guest ends first.
+func (g *engine) later(after time.Duration, f func()) *time.Timer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.wg.Add(1)
+	var t *time.Timer
+	t = time.AfterFunc(after, func() {
+		defer g.wg.Done()
+		g.mu.Lock()
+		delete(g.timers, t)
+		g.mu.Unlock()
+		f()
+	})
+	g.timers[t] = struct{}{}
+	return t
+}
+
 // close kills everything: SIGTERM, then SIGKILL after the grace or when all have
 // ended, whichever is sooner; then it waits for the pumps.
 func (g *engine) close(grace time.Duration) {
@@ -217,6 +235,13 @@ wait:
 		}
 	}
 	close(g.closing)
+	g.mu.Lock()
+	for t := range g.timers {
+		if t.Stop() { // all are killed here
+			g.wg.Done()
+		}
+	}
+	g.mu.Unlock()
 	for _, p := range all {
 		p.killNow()
 	}

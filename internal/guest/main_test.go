@@ -40,6 +40,10 @@ func TestMain(m *testing.M) {
 	if os.Getenv(playRelay) != "" {
 		os.Exit(beRelay())
 	}
+	if os.Getenv(playClient) != "" {
+		fmt.Fprintln(os.Stderr, beClient())
+		os.Exit(1)
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -96,20 +96,13 @@ func (p *process) kill(timedOut bool) {
 	p.killed = true
 	p.g.children.signal(p.child, unix.SIGTERM)
 	p.g.children.signal(p.child, unix.SIGCONT) // a stopped one must hear it
-	p.g.wg.Add(1)
-	p.killer = time.AfterFunc(killGrace, func() {
-		defer p.g.wg.Done()
-		p.g.children.killSession(p.child)
-	})
+	p.killer = p.g.later(killGrace, func() { p.g.children.killSession(p.child) })
 }
 
 // killNow is kill without the grace.
 func (p *process) killNow() {
 	p.mu.Lock()
 	p.killed = true
-	if p.killer != nil && p.killer.Stop() {
-		p.g.wg.Done()
-	}
 	p.mu.Unlock()
 	p.g.children.killSession(p.child)
 }
