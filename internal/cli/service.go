@@ -154,10 +154,10 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	if found > 0 {
 		log.Info("sandboxes of an earlier run found", "count", found)
 	}
-	if err = s.startOpenCode(ctx, configured, binary, root, opts); err != nil {
+	if s.preview, err = s.newPreview(listener.Addr().String()); err != nil {
 		return nil, err
 	}
-	if s.preview, err = s.newPreview(listener.Addr().String()); err != nil {
+	if err = s.startOpenCode(ctx, configured, binary, root, opts); err != nil {
 		return nil, err
 	}
 	s.watch()
@@ -229,7 +229,7 @@ func (s *service) startOpenCode(ctx context.Context, configured *opencode.Config
 	})
 	s.agent = &agentHost{fleet: s.fleet, spec: spec, models: models, shells: s.doors.ServeShells, log: s.log.With("from", "models")}
 	s.host, err = opencode.NewHost(opencode.HostConfig{
-		Machine: s.agent.machine, Content: configured.Content, Sandboxes: s.fleet, Models: configured.Models, OnCall: opts.onCall,
+		Machine: s.agent.machine, Content: configured.Content, Sandboxes: s.fleet, Surface: s.agentSurface, Models: configured.Models, OnCall: opts.onCall,
 		Binary:  agentHostOpenCode + "/" + filepath.Base(filepath.Dir(binary.Path)) + "/" + filepath.Base(binary.Path),
 		Project: projectDir, Logger: s.log,
 	})

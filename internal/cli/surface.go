@@ -15,3 +15,13 @@ func (s *service) surface(e fleet.Entry, client *sandbox.Client, destroy func(co
 		Name: e.String(), State: s.states.Of(e.ID, client.Incarnation()), Destroy: destroy, Previews: exposed{s.preview, e.ID},
 	})
 }
+
+// agentSurface is what OpenCode's plugin sees of a root session's sandbox besides its tools. The sandbox
+// cannot be destroyed through it: it belongs to the session.
+func (s *service) agentSurface(ctx context.Context, root string) (*capnweb.Target, error) {
+	box, err := s.fleet.Session(ctx, root)
+	if err != nil {
+		return nil, err
+	}
+	return s.surface(fleet.Entry{ID: box.ID, Session: root}, box.Client, nil), nil
+}

@@ -33,6 +33,11 @@ type BridgeConfig struct {
 	Root func(ctx context.Context, sessionID string) (string, error)
 	// Sandboxes gives the sandboxes.
 	Sandboxes Sandboxes
+	// Surface makes the object that answers everything but tool and cancel on
+	// what the plugin gets for a root session's sandbox. It is called when something is asked
+	// of it, and must not be able to do what a session's agent may not: destroy
+	// its sandbox, or reach another one. Default: all is asked of the stub that Sandboxes gives.
+	Surface func(ctx context.Context, rootSessionID string) (*capnweb.Target, error)
 	// OnCall, if set, is told of each call that has ended. It must not block.
 	OnCall func(CallEvent)
 	// PingInterval is how often the plugin is asked for a sign of life, and
@@ -179,7 +184,7 @@ func (b *Bridge) sandbox(ctx context.Context, sessionID string) (*capnweb.Target
 		return nil, err
 	}
 	r := &relay{bridge: b, session: sessionID, root: root, stub: stub}
-	return capnweb.NewDispatcher(r, capnweb.Concurrent(), capnweb.OnClose(func() { stub.Close() })), nil
+	return capnweb.NewDispatcher(r, capnweb.Concurrent(), capnweb.OnClose(r.close)), nil
 }
 
 // Poke ends the pause before the next attempt to connect.

@@ -5,35 +5,84 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// relay is what the plugin holds of a sandbox. It passes each call on to the
-// sandbox's stub, callbacks included, and tells what a plain forward could not:
-// that the sandbox's connection broke, which is no answer of the sandbox. The
+// relay is what the plugin holds of a sandbox. It passes calls of tools on to the
+// sandbox's stub, and all others to its surface, callbacks included, and tells what a plain forward
+// could not: that the sandbox's connection broke, which is no answer of the sandbox. The
 // plugin then asks again, and the sandbox answers from the same run.
 type relay struct {
 	bridge        *Bridge
 	session, root string
 	stub          *capnweb.Stub
+
+	mu      sync.Mutex
+	surface *capnweb.Stub // made when it is first needed
+	closed  bool
 }
+
+func (r *relay) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	r.stub.Close()
+	r.surface.Close()
+}
+
+// target is who answers a call or read.
+func (r *relay) target(ctx context.Context, in capnweb.Invocation) (*capnweb.Stub, error) {
+	if r.bridge.cfg.Surface == nil || len(in.Path) == 1 && !in.Get && (in.Path[0] == "tool" || in.Path[0] == "cancel") {
+		return r.stub, nil
+	}
+	r.mu.Lock()
+	made := r.surface
+	r.mu.Unlock()
+	if made != nil {
+		return made, nil
+	}
+	target, err := r.bridge.cfg.Surface(ctx, r.root)
+	if err != nil {
+		return nil, err
+	}
+	made = capnweb.NewStub(target)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.surface != nil || r.closed {
+		made.Close()
+	} else {
+		r.surface = made
+	}
+	if r.surface == nil {
+		return nil, sandbox.Errf(sandbox.CodeConnectionLost, "call the sandbox", "the sandbox was let go", "ask for it again")
+	}
+	return r.surface, nil
+}
+
+// maxPath is how deep a call or read may reach into a sandbox's object.
+const maxPath = 16
 
 func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error) {
 	began := time.Now()
+	if len(in.Path) == 0 || len(in.Path) > maxPath {
+		return nil, &capnweb.Error{Name: "TypeError", Message: "a sandbox is not a function."}
+	}
+	target, err := r.target(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	path := make([]any, len(in.Path))
+	for i := range in.Path {
+		path[i] = in.Path[i]
+	}
 	var p *capnweb.Promise
 	if in.Get {
-		path := make([]any, len(in.Path))
-		for i := range in.Path {
-			path[i] = in.Path[i]
-		}
-		p = r.stub.Get(path...)
+		p = target.Get(path...)
 	} else {
-		if len(in.Path) != 1 {
-			return nil, &capnweb.Error{Name: "TypeError", Message: "'" + strings.Join(in.Path, ".") + "' is not a function."}
-		}
 		args := make([]any, in.Args.Len())
 		for i := range args {
 			var v capnweb.Value
@@ -41,16 +90,20 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 				return nil, err
 			}
 			args[i] = v
-			if object, ok := v.V.(capnweb.Object); ok && i == 0 && in.Path[0] == "tool" {
+			if object, ok := v.V.(capnweb.Object); ok && i == 0 && len(in.Path) == 1 && in.Path[0] == "tool" {
 				routed, done := r.bridge.questions.route(object)
 				defer done()
 				args[i] = routed
 			}
 		}
-		p = r.stub.Call(in.Path[0], args...)
+		if last := len(path) - 1; last == 0 {
+			p = target.Call(in.Path[0], args...)
+		} else {
+			p = target.Get(path[:last]...).Call(in.Path[last], args...)
+		}
 	}
 	var result capnweb.Value
-	err := p.Await(ctx, &result)
+	err = p.Await(ctx, &result)
 	p.Close()
 	if err != nil && ctx.Err() == nil && errors.Is(err, capnweb.ErrDisconnected) {
 		err = &sandbox.Error{Code: sandbox.CodeConnectionLost, Op: "call the sandbox", Message: "the connection to the sandbox broke", Err: err}
@@ -96,7 +149,7 @@ func textSize(v any) int {
 
 // report logs one call: which tool, for whom, how long.
 func (r *relay) report(in capnweb.Invocation, began time.Time, err error) {
-	event := CallEvent{Session: r.session, Root: r.root, Method: in.Path[0], Began: began, Took: time.Since(began), Err: err}
+	event := CallEvent{Session: r.session, Root: r.root, Method: strings.Join(in.Path, "."), Began: began, Took: time.Since(began), Err: err}
 	if event.Method == "tool" {
 		var call struct {
 			Name   string `json:"name"`
@@ -117,7 +170,7 @@ func (r *relay) report(in capnweb.Invocation, began time.Time, err error) {
 type CallEvent struct {
 	Session string // that the call came from
 	Root    string // root of that session, whose sandbox it went to
-	Method  string // "tool", "cancel", "exec", …
+	Method  string // "tool", "cancel", "exec", "files.read", …
 	Tool    string // name of the tool, if Method is "tool"
 	CallID  string // OpenCode's id of the call, if Method is "tool"
 	Began   time.Time

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/plugin"
 	"github.com/tongs-dev/tongs/sandbox"
 )
@@ -30,6 +31,8 @@ type HostConfig struct {
 
 	// Sandboxes gives the sandboxes of sessions to the bridge.
 	Sandboxes Sandboxes
+	// Surface is as in BridgeConfig.
+	Surface func(ctx context.Context, rootSessionID string) (*capnweb.Target, error)
 
 	// Models are checked for tools that are not ours, in addition to those that
 	// Content names and to one of each family that OpenCode treats differently.
@@ -207,9 +210,9 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		Dial:      func(ctx context.Context) (net.Conn, error) { return h.dial(ctx, h.cfg.BridgePort) },
 		Token:     h.token,
 		Root:      h.RootSession,
-		Sandboxes: cfg.Sandboxes,
-		OnCall:    cfg.OnCall,
-		Logger:    h.logger.With("from", "bridge"),
+		Sandboxes: cfg.Sandboxes, Surface: cfg.Surface,
+		OnCall: cfg.OnCall,
+		Logger: h.logger.With("from", "bridge"),
 	})
 	return h, nil
 }
