@@ -53,13 +53,19 @@ type Driver interface {
 	Close() error
 }
 
-// Spec says what a sandbox is made from. Only ID and Image are required.
+// Spec says what a sandbox is made from. Only ID and Image, or From, are required.
 type Spec struct {
 	// ID names the sandbox: 1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit.
 	ID string `json:"id"`
 
-	// Image is the root file system that the sandbox starts from. It is never written to.
+	// Image is the root file system that the sandbox starts from. It is never written to. It is required
+	// unless From is set.
 	Image image.Root `json:"image"`
+
+	// From is the id of a sandbox whose files the new one starts with, as they are while they are copied:
+	// processes are not copied, and a file that is being written may be caught in between. Image and
+	// Network are then that sandbox's. It may be running or not.
+	From string `json:"from,omitempty"`
 
 	// Binds are directories and files of the host that are visible inside. They are mounted each
 	// time the guest starts, nosuid and nodev, and never idmapped: the sandbox sees them as a

@@ -117,7 +117,7 @@ func Run(t *testing.T, s Suite) {
 		{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
 		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
 		{"HostKilledAnywhere", testHostKilledAnywhere}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
-		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress},
+		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

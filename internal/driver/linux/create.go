@@ -32,6 +32,16 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 	if err := spec.Check(op); err != nil {
 		return err
 	}
+	var from *source
+	if spec.From != "" {
+		var err error
+		if from, err = d.source(ctx, op, spec); err != nil {
+			return err
+		}
+		defer from.release()
+		spec.Image, spec.Network = from.record.Spec.Image, from.record.Spec.Network
+		spec.From = "" // it has no meaning any more once it is made
+	}
 	if len(spec.Image.Lower) != 1 {
 		return driver.Invalid(op, "image %q has %d layers; this driver takes images of one", spec.Image.ID, len(spec.Image.Lower))
 	}
@@ -40,13 +50,13 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 		return err
 	}
 	defer unlock()
-	if err := d.create(ctx, op, spec); err != nil {
+	if err := d.create(ctx, op, spec, from); err != nil {
 		return driver.Wrap(op, err)
 	}
 	return nil
 }
 
-func (d *Driver) create(ctx context.Context, op string, spec driver.Spec) error {
+func (d *Driver) create(ctx context.Context, op string, spec driver.Spec, from *source) error {
 	final, dir := d.dir(spec.ID), filepath.Join(d.dirs.sandboxes, newPrefix+spec.ID)
 	taken := &sandbox.Error{Code: sandbox.CodeAlreadyExists, Op: op, Message: fmt.Sprintf("there is a sandbox %q already", spec.ID),
 		Hint: "start it, destroy it, or take another id"}
@@ -73,11 +83,14 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec) error 
 			return undo(err)
 		}
 	}
-	err = d.fill(ctx, dir, r)
-	if errors.Is(err, errNoLayers) {
+	if from != nil {
+		r.Copied = from.record.Copied
+	}
+	err = d.fill(ctx, dir, r, from)
+	if errors.Is(err, errNoLayers) && from == nil {
 		d.noLayers(err)
 		r.Copied = true
-		err = d.fill(ctx, dir, r)
+		err = d.fill(ctx, dir, r, nil)
 	}
 	if err != nil {
 		return undo(err)
@@ -120,13 +133,17 @@ func (d *Driver) newDir(ctx context.Context, op, dir, id string) (*dirLock, erro
 }
 
 // fill lays a sandbox's directory out and starts its guest, both at once.
-func (d *Driver) fill(ctx context.Context, dir string, r record) error {
-	return d.launch(ctx, r, dir, r.Spec.Files, func() error { return d.layOut(ctx, dir, r) })
+func (d *Driver) fill(ctx context.Context, dir string, r record, from *source) error {
+	return d.launch(ctx, r, dir, r.Spec.Files, func() error { return d.layOut(ctx, dir, r, from) })
 }
 
 // layOut makes what there is in a sandbox's directory before its guest runs.
-func (d *Driver) layOut(ctx context.Context, dir string, r record) error {
-	if r.Copied {
+func (d *Driver) layOut(ctx context.Context, dir string, r record, from *source) error {
+	if r.Copied && from != nil {
+		if err := from.copy(ctx, rootDir, dir, r); err != nil {
+			return err
+		}
+	} else if r.Copied {
 		if !r.Spec.Image.Small {
 			return &sandbox.Error{Code: driver.CodeUnsupported, Op: "create sandbox", Message: "this image is too large to be copied, and layers are not possible here: " + d.whyNoLayers(),
 				Hint: "put TONGS_HOME on ext4, xfs or btrfs, with Linux 5.19 or later"}
@@ -142,6 +159,11 @@ func (d *Driver) layOut(ctx context.Context, dir string, r record) error {
 		}
 		if !r.rootless() {
 			if err := os.Lchown(filepath.Join(dir, upperDir), int(r.Base), int(r.Base)); err != nil {
+				return err
+			}
+		}
+		if from != nil {
+			if err := from.copy(ctx, upperDir, dir, r); err != nil {
 				return err
 			}
 		}

@@ -39,9 +39,9 @@ func TestRootless(t *testing.T) {
 	copyProgram(t, self, binary)
 	copyProgram(t, drivertest.GuestBinary(t).Path, guest)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.run", "^TestDriver$", "-test.v", "-test.timeout", "3m")
+	cmd := exec.CommandContext(ctx, binary, "-test.run", "^TestDriver$", "-test.v", "-test.timeout", "10m")
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
