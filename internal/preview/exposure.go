@@ -58,6 +58,13 @@ func (h *Handler) Expose(box string, port int, opts ExposeOptions) (Exposed, err
 	if err := h.checkToken(opts.Token); err != nil {
 		return Exposed{}, err
 	}
+	token := len(opts.Token)
+	if token == 0 {
+		token = tokenLength
+	}
+	if long := len(strconv.Itoa(port)) + len(label) + token + 2 - maxLabel; long > 0 {
+		return Exposed{}, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("the host name would have %d characters too many", long), "use the sandbox's id")
+	}
 	e, err := h.exposed.add(Exposed{Sandbox: label, Port: port, Name: opts.Name, Token: opts.Token, Since: time.Now().UTC().Truncate(time.Second)})
 	if err != nil {
 		return Exposed{}, err

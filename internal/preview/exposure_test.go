@@ -96,6 +96,7 @@ func TestExposeChecks(t *testing.T) {
 		{"here", 3129, preview.ExposeOptions{}, sandbox.CodeInvalidPort},
 		{"", 80, preview.ExposeOptions{}, sandbox.CodeInvalidArgument},
 		{"a.b", 80, preview.ExposeOptions{}, sandbox.CodeInvalidArgument},
+		{strings.Repeat("a", 40), 8080, preview.ExposeOptions{}, sandbox.CodeInvalidArgument},
 		{"here", 80, preview.ExposeOptions{Token: "short"}, sandbox.CodeInvalidArgument},
 		{"here", 80, preview.ExposeOptions{Token: "sixteen-of-these"}, sandbox.CodeInvalidArgument},
 		{"here", 80, preview.ExposeOptions{Token: strings.Repeat("a", 27)}, sandbox.CodeInvalidArgument},
