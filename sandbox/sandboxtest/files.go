@@ -119,7 +119,7 @@ func atomicReplacement(t *test) {
 		t.Errorf("got %v, want the source's error", err)
 	}
 	t.holds("f", "old")
-	t.eventually("removal of what was half written", func() bool { return t.out("ls -A") == "f\n" })
+	t.eventually("removal of what was half written", func() bool { return t.out("ls -A -I .git") == "f\n" })
 }
 
 func compareAndSwap(t *test) {

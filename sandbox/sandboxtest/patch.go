@@ -120,7 +120,7 @@ func patchAllOrNothing(t *test) {
 	}
 	t.holds("a", "1\n")
 	t.holds("b", "1\n")
-	if got := t.out("ls -A"); got != "a\nb\n" {
+	if got := t.out("ls -A -I .git"); got != "a\nb\n" {
 		t.Errorf("there is %q", got)
 	}
 }
