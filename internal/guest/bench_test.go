@@ -3,14 +3,11 @@ package guest_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 
 	"github.com/tongs-dev/tongs/sandbox"
@@ -121,91 +118,6 @@ func BenchmarkFile(b *testing.B) {
 	}
 }
 
-// BenchmarkOutput passes 64 MiB of a command's output, beside what nothing between
-// a command and its reader can beat by much: a process that copies a pipe into a
-// unix socket, and a read here.
-func BenchmarkOutput(b *testing.B) {
-	const size = 64 << 20
-	// Not head, which writes 4 KiB at a time: that would measure its switches.
-	argv := []string{"dd", "if=/dev/zero", "bs=64k", fmt.Sprint("count=", size>>16), "status=none"}
-	b.Run("pipe-and-socket", func(b *testing.B) {
-		b.SetBytes(size)
-		for b.Loop() {
-			if n, err := relayed(argv); err != nil || n != size {
-				b.Fatalf("%d bytes, %v", n, err)
-			}
-		}
-	})
-	x := newBox(b)
-	b.Run("guest", func(b *testing.B) {
-		b.SetBytes(size)
-		ctx := b.Context()
-		for b.Loop() {
-			var n countWriter
-			exit, err := x.Run(ctx, sandbox.ProcessSpec{Argv: argv}, nil, &n, nil)
-			if err != nil || n != size || !exit.Success() {
-				b.Fatalf("%d bytes, %+v, %v", n, exit, err)
-			}
-		}
-		if in, err := x.Info(ctx); err == nil {
-			b.ReportMetric(float64(in.MemoryBytes)/(1<<20), "MiB-guest")
-		}
-	})
-}
-
 type countWriter int64
 
 func (c *countWriter) Write(b []byte) (int, error) { *c += countWriter(len(b)); return len(b), nil }
-
-// relayed counts the bytes that come through beRelay, in another process.
-func relayed(argv []string) (int64, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	theirs, mine := os.NewFile(uintptr(fds[0]), "socket"), os.NewFile(uintptr(fds[1]), "socket")
-	defer mine.Close()
-	exe, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	cmd := exec.Command(exe, argv...)
-	cmd.Env = append(os.Environ(), playRelay+"=1")
-	cmd.ExtraFiles = []*os.File{theirs}
-	cmd.Stderr = os.Stderr
-	err = cmd.Start()
-	theirs.Close()
-	if err != nil {
-		return 0, err
-	}
-	c, err := net.FileConn(mine)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, struct{ io.Reader }{c}, make([]byte, 64<<10))
-	return n, errors.Join(err, cmd.Wait())
-}
-
-// beRelay runs the command that the arguments name, and copies its output to
-// descriptor 3.
-func beRelay() int {
-	f := os.NewFile(3, "socket")
-	c, err := net.FileConn(f)
-	if err != nil {
-		return 1
-	}
-	cmd := exec.Command(os.Args[1], os.Args[2:]...)
-	out, err := cmd.StdoutPipe()
-	if err != nil || cmd.Start() != nil {
-		return 1
-	}
-	// Not io.Copy of the two, which would splice within the kernel.
-	if _, err := io.CopyBuffer(struct{ io.Writer }{c}, struct{ io.Reader }{out}, make([]byte, 64<<10)); err != nil {
-		return 1
-	}
-	if cmd.Wait() != nil {
-		return 1
-	}
-	return 0
-}
