@@ -310,7 +310,7 @@ func (s *service) open(listener net.Listener) error {
 	handler, err := gateway.New(gateway.Config{
 		Upstream: s.host.Transport(), Ready: func(ctx context.Context) error { _, err := s.host.Ready(ctx); return err },
 		Preview: s.preview, Listen: listener.Addr().String(), Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
-		Answers: s.doors.Answers(), Clients: s.doors, Attach: s.doors.Attach, Command: s.doors.Command, Ticket: s.doors.Ticket,
+		Answers: s.doors.Answers(), Clients: s.doors, Attach: s.doors.Attach, Command: s.doors.Command, Ticket: s.doors.Ticket, Events: s.doors.Events,
 		Logger: s.log.With("from", "front"),
 	})
 	if err != nil {

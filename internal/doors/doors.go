@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/gateway"
@@ -37,6 +38,7 @@ type Doors struct {
 	clients   *clients
 	terminals *terminals
 	commands  commands
+	send      atomic.Pointer[func(gateway.Event)]
 }
 
 // New prepares the doors. Close ends what they hold open.
@@ -80,6 +82,15 @@ func (d *Doors) Answers() map[string]http.Handler {
 		"DELETE /pty/{ptyID}":             d.answer(d.removeTerminal),
 		"POST /pty/{ptyID}/connect-token": d.answer(d.issueTicket),
 		"GET /pty/{ptyID}/connect":        http.HandlerFunc(d.connectTerminal),
+	}
+}
+
+// Events takes the function that sends events to clients: terminals come and go.
+func (d *Doors) Events(send func(gateway.Event)) { d.send.Store(&send) }
+
+func (d *Doors) tell(kind string, properties map[string]any) {
+	if send := d.send.Load(); send != nil {
+		(*send)(gateway.Event{Type: kind, Properties: properties})
 	}
 }
 

@@ -200,6 +200,7 @@ func newWorld(t testing.TB, project string, change ...func(*gateway.Config, *doo
 	w.doors = doors.New(dc)
 	t.Cleanup(w.doors.Close)
 	gc.Answers, gc.Clients, gc.Attach, gc.Command, gc.Ticket = w.doors.Answers(), w.doors, w.doors.Attach, w.doors.Command, w.doors.Ticket
+	gc.Events = w.doors.Events
 	h, err := gateway.New(gc)
 	if err != nil {
 		t.Fatal(err)

@@ -214,6 +214,7 @@ func (d *Doors) createTerminal(a *asked) (any, error) {
 		return nil, err
 	}
 	d.log.Info("terminal opened", "terminal", id, "session", a.session)
+	d.tell("pty.created", map[string]any{"info": t.state()})
 	return t.state(), nil
 }
 
@@ -295,8 +296,11 @@ func (d *Doors) follow(a *asked, p sandbox.ProcessInfo) (*terminal, error) {
 	go func() {
 		defer close(t.done)
 		defer cancel()
-		err := t.read(ctx, p.LogStart)
+		exit, err := t.read(ctx, p.LogStart)
 		t.end()
+		if exit != nil {
+			d.tell("pty.exited", map[string]any{"id": t.id, "exitCode": exit.ShellCode()})
+		}
 		if err != nil && !errors.Is(err, context.Canceled) {
 			d.log.Info("terminal lost", "terminal", t.id, "session", t.session, "error", err)
 		}
@@ -363,6 +367,7 @@ func (d *Doors) updateTerminal(a *asked) (any, error) {
 		t.info.Title = in.Title
 		t.mu.Unlock()
 	}
+	d.tell("pty.updated", map[string]any{"info": t.state()})
 	return t.state(), nil
 }
 
@@ -380,5 +385,6 @@ func (d *Doors) removeTerminal(a *asked) (any, error) {
 	d.terminals.mu.Unlock()
 	t.stop()
 	d.log.Info("terminal closed", "terminal", t.id, "session", t.session)
+	d.tell("pty.deleted", map[string]any{"id": t.id})
 	return true, nil
 }

@@ -1,12 +1,15 @@
 package doors_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -110,10 +113,59 @@ func TestTerminalSameAsOpenCode(t *testing.T) {
 	here := w.person("X-Tongs-Session", "ses_a")
 	real := &person{t: t, url: startOpenCode(t, project), client: &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}, header: http.Header{}}
 
+	// events collects those about terminals, by the id.
+	events := func(p *person) (of func(id string) []string) {
+		ctx, cancel := context.WithCancel(context.Background())
+		t.Cleanup(cancel)
+		req, err := http.NewRequestWithContext(ctx, "GET", p.url+"/event", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := (&http.Client{Transport: p.client.Transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var mu sync.Mutex
+		got := map[string][]string{}
+		done := make(chan struct{})
+		t.Cleanup(func() { cancel(); resp.Body.Close(); <-done })
+		go func() {
+			defer close(done)
+			for sc := bufio.NewScanner(resp.Body); sc.Scan(); {
+				var e struct {
+					Type       string
+					Properties struct {
+						ID       string
+						ExitCode *int
+						Info     pty
+					}
+				}
+				data, ok := strings.CutPrefix(sc.Text(), "data: ")
+				if !ok || json.Unmarshal([]byte(data), &e) != nil || !strings.HasPrefix(e.Type, "pty.") {
+					continue
+				}
+				line := e.Type + " " + e.Properties.Info.Title
+				if e.Properties.ExitCode != nil {
+					line += fmt.Sprint(*e.Properties.ExitCode)
+				}
+				mu.Lock()
+				id := e.Properties.ID + e.Properties.Info.ID
+				got[id] = append(got[id], line)
+				mu.Unlock()
+			}
+		}()
+		return func(id string) []string {
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(got[id])
+		}
+	}
+
 	// record is all that a person sees, without what is another one each time.
 	record := func(p *person) []string {
 		var seen []string
 		note := func(format string, v ...any) { seen = append(seen, fmt.Sprintf(format, v...)) }
+		told := events(p)
 		sh := p.terminal(`{"command":"/bin/sh","args":["-c","read x; echo \"got <$x> $TERM $OPENCODE_TERMINAL $MINE $PWD\"; stty size; exec sh"],"title":"one","env":{"MINE":"mine"}}`)
 		show := func(i pty) string {
 			if !strings.HasPrefix(i.ID, "pty_") || i.PID <= 0 {
@@ -202,6 +254,10 @@ func TestTerminalSameAsOpenCode(t *testing.T) {
 		}
 		p.get("/pty", &list)
 		note("%d are listed", len(list))
+		eventually(t, "the events", func() bool { return len(told(sh.ID)) >= 3 && len(told(plain.ID)) >= 2 })
+		note("told %q", told(sh.ID))
+		// What is removed may also be told to have exited.
+		note("told %v", told(plain.ID)[0][:11] == "pty.created" && slices.Contains(told(plain.ID), "pty.deleted "))
 		return seen
 	}
 	want, got := record(real), record(here)

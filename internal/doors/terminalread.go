@@ -25,11 +25,12 @@ func (t *terminal) ended() bool {
 	return t.info.Status != "running"
 }
 
-// read follows the output until the program has ended, or ctx.
-func (t *terminal) read(ctx context.Context, from int64) error {
+// read follows the output until the program has ended, or ctx. The exit is nil when
+// nobody knows it.
+func (t *terminal) read(ctx context.Context, from int64) (*sandbox.Exit, error) {
 	out, err := t.box.Output(ctx, t.id, sandbox.OutputOptions{Offset: from, Follow: true})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer out.Close()
 	var part []byte // the beginning of a character
@@ -50,9 +51,12 @@ func (t *terminal) read(ctx context.Context, from int64) error {
 			if len(part) > 0 {
 				t.add(valid(part), 0)
 			}
-			return nil
+			if end := out.Info(); end != nil {
+				return end.Exit, nil
+			}
+			return nil, nil
 		case err != nil:
-			return err
+			return nil, err
 		}
 	}
 }

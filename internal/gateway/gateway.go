@@ -66,6 +66,9 @@ type Config struct {
 	// Command is told of a slash command that a session is about to run, until the
 	// function that it returns is called. Nil: nobody.
 	Command func(sessionID string) (done func())
+	// Events is called once with a function that sends an event to the clients that
+	// follow events. Nil: only OpenCode sends some.
+	Events func(send func(Event))
 	// Ticket says that a request has a ticket of its own, which its handler looks at,
 	// so that it needs no password. Nil: no request has.
 	Ticket func(*http.Request) bool
@@ -114,6 +117,7 @@ type gateway struct {
 	routes   *router
 	proxy    *httputil.ReverseProxy
 	streams  *streams
+	events   *events
 	bodies   *semaphore.Weighted
 	inFlight chan struct{}
 	toasted  atomic.Int64 // when a refusal was last shown in clients, UnixNano
@@ -171,10 +175,14 @@ func newGateway(cfg Config, rows []row) (*gateway, error) {
 	}
 	g := &gateway{
 		cfg: cfg, log: cfg.Logger, routes: routes, streams: newStreams(),
+		events:   &events{open: map[*spliced]struct{}{}, dir: cfg.Directory},
 		bodies:   semaphore.NewWeighted(maxBodies),
 		inFlight: make(chan struct{}, maxInFlight),
 	}
 	g.proxy = g.newProxy()
+	if cfg.Events != nil {
+		cfg.Events(g.events.send)
+	}
 	return g, nil
 }
 

@@ -153,7 +153,11 @@ func (g *gateway) modify(resp *http.Response) error {
 			resp.Body = newRedactor(resp.Body)
 		}
 	case p.route.events:
-		resp.Body = g.streams.watch(resp.Body, p.in)
+		body := resp.Body
+		if g.cfg.Events != nil {
+			body = g.events.splice(body, p.route.pattern == "/global/event")
+		}
+		resp.Body = g.streams.watch(body, p.in)
 	case p.hold != nil && resp.StatusCode < 300:
 		resp.Body = &held{ReadCloser: resp.Body, ctx: p.in.Context(), h: p.hold}
 	}
