@@ -166,8 +166,12 @@ func TestVersion(t *testing.T) {
 // TestHelp holds that each command's help says with which statuses it ends.
 func TestHelp(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"up", "down", "demo", "doctor", "version"} {
-		code, stdout, _ := runMain(t, command, "--help")
+	for _, command := range []string{
+		"up", "down", "demo", "doctor", "version", "completion", "sandbox", "sandbox create", "sandbox list", "sandbox inspect", "sandbox exec",
+		"sandbox shell", "sandbox ps", "sandbox kill", "sandbox logs", "sandbox cp", "sandbox ls", "sandbox cat", "sandbox watch",
+		"sandbox ports", "sandbox forward", "sandbox token", "sandbox rm",
+	} {
+		code, stdout, _ := runMain(t, append(strings.Fields(command), "--help")...)
 		if code != 0 || !strings.Contains(stdout, "EXIT STATUS") {
 			t.Errorf("%s --help: status %d\n%s", command, code, stdout)
 		}

@@ -29,6 +29,9 @@ type commands struct {
 	Demo    demoCommand    `cmd:"" help:"Let a scripted model do one small task, and show where everything happened."`
 	Doctor  doctorCommand  `cmd:"" help:"Say what this machine can do, what is missing, and how to get it."`
 	Version versionCommand `cmd:"" help:"Print the versions of tongs and of the OpenCode it runs."`
+
+	Completion completionCommand `cmd:"" help:"Print a script that lets your shell complete commands, flags and names."`
+	Complete   completeCommand   `cmd:"" name:"__complete" hidden:""`
 }
 
 // Globals are the flags that every command takes.
@@ -92,15 +95,20 @@ func asked(err error) string {
 	var wrong *kong.ParseError
 	if errors.As(err, &wrong) && wrong.Context != nil {
 		if node := wrong.Context.Selected(); node != nil {
-			var names []string
-			for ; node != nil && node.Name != ""; node = node.Parent {
-				names = append(names, node.Name)
-			}
-			slices.Reverse(names)
-			return strings.Join(names, " ")
+			return commandPath(node)
 		}
 	}
 	return "tongs"
+}
+
+// commandPath is a command with those above it, "tongs sandbox exec".
+func commandPath(node *kong.Node) string {
+	var names []string
+	for ; node != nil && node.Name != ""; node = node.Parent {
+		names = append(names, node.Name)
+	}
+	slices.Reverse(names)
+	return strings.Join(names, " ")
 }
 
 // status prints err, whose text says what to do, and turns it into an exit status.

@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tongs-dev/tongs/internal/api"
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/driver/drivertest"
+	"github.com/tongs-dev/tongs/internal/driver/linux"
+	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/image"
+)
+
+// guestDir is where the guest was built, for TestMain to remove.
+var guestDir string
+
+// cleaningUp removes what the tests of a process share.
+type cleaningUp struct{ *testing.M }
+
+func (m cleaningUp) Run() int {
+	code := m.M.Run()
+	if guestDir != "" {
+		os.RemoveAll(guestDir)
+	}
+	return code
+}
+
+func TestMain(m *testing.M) {
+	testscript.Main(cleaningUp{m}, map[string]func(){
+		"tongs": func() {
+			os.Exit(Main(ObeySignals(context.Background()), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+		},
+	})
+}
+
+var guestOnce sync.Once
+
+// TestScripts types what people type, at an endpoint over real sandboxes; OpenCode is not needed for that.
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no driver for " + runtime.GOOS)
+	}
+	if n, err := os.ReadFile("/proc/sys/user/max_user_namespaces"); os.Geteuid() != 0 && (err != nil || strings.TrimSpace(string(n)) == "0") {
+		t.Skip("this machine allows no user namespaces to ordinary users")
+	}
+	guest := drivertest.GuestBinary(t)
+	guestOnce.Do(func() {
+		if os.Getenv(driver.GuestEnv) == "" {
+			guestDir = filepath.Dir(guest.Path)
+		}
+	})
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			// A home of its own for each script, whose path is short enough for sockets.
+			home, err := os.MkdirTemp("", "ts")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { os.RemoveAll(home) })
+			e.Setenv("TONGS_HOME", home)
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("TERM", "dumb")
+			return serveHome(e, home, guest)
+		},
+	})
+}
+
+// serveHome does for a home what `tongs up` does, without OpenCode.
+func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
+	d, err := linux.New(linux.Config{Home: home, Guest: &guest})
+	if err != nil {
+		return err
+	}
+	root, _, err := image.Host(context.Background(), image.HostConfig{Dir: filepath.Join(home, "images")})
+	if err != nil {
+		return err
+	}
+	f := fleet.New(fleet.Config{Driver: d, Recipe: driver.Spec{Image: root}, Logger: slog.New(slog.DiscardHandler), Reserved: []string{agentHostName}})
+	tokens, err := api.OpenTokens(home)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test"})
+	web := api.NewServer(server, slog.New(slog.DiscardHandler))
+	go web.Serve(listener)
+	e.Defer(func() {
+		server.Close()
+		web.Close()
+		tokens.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := f.DestroyAll(ctx); err != nil {
+			panic(err)
+		}
+		d.Close()
+	})
+	return os.WriteFile(filepath.Join(home, endpointFile), []byte("http://"+listener.Addr().String()+"\n"), 0o600)
+}
