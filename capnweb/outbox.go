@@ -28,6 +28,7 @@ type outbox struct {
 	writing int  // bytes taken and not written yet
 	busy    bool // somebody writes
 	stuck   bool // the transport keeps a part that it could not write at once
+	broken  bool // the transport takes nothing any more
 	urgent  bool // somebody waits for a message in buf
 	kickers int  // how many will call kick soon
 	closed  bool
@@ -191,11 +192,26 @@ func (s *Session) write() {
 		s.out.written(buf, ends)
 		s.mu.Unlock()
 		if err != nil {
-			s.fail(&transportError{err}, false)
+			s.writeFailed(err)
 			break
 		}
 	}
 	_ = s.t.Close(s.closeReason())
+}
+
+// lastWords is how long a session whose transport doesn't take anything any more goes on reading: a peer
+// that ends it says why in its last message, which may have arrived already.
+const lastWords = 250 * time.Millisecond
+
+// writeFailed ends the session, with the peer's reason if there is one.
+func (s *Session) writeFailed(err error) {
+	t := time.NewTimer(lastWords)
+	defer t.Stop()
+	select {
+	case <-s.ctx.Done():
+	case <-t.C:
+		s.fail(&transportError{err}, false)
+	}
 }
 
 // expectKick announces a call of kick.
@@ -217,7 +233,7 @@ func (s *Session) kick(announced, more bool) {
 	}
 	for n := 0; ; n++ {
 		switch {
-		case len(o.ends) == 0 || o.busy || o.closed:
+		case len(o.ends) == 0 || o.busy || o.closed || o.broken:
 			s.mu.Unlock()
 			return
 		case announced && o.kickers > 0: // who will see it too
@@ -246,8 +262,9 @@ func (s *Session) kick(announced, more bool) {
 		s.mu.Lock()
 		o.written(buf, ends)
 		if err != nil {
+			o.broken = true
 			s.mu.Unlock()
-			go s.fail(&transportError{err}, false) // not from here: we may be anywhere
+			go s.writeFailed(err) // not from here: we may be anywhere
 			return
 		}
 		if !done {
