@@ -60,6 +60,65 @@ func Bench(b *testing.B, s Suite) {
 			execTrue(b, c)
 		}
 	})
+	for _, n := range []int{8, 32} {
+		b.Run(fmt.Sprintf("bare exec, %d at once", n), func(b *testing.B) {
+			b.SetParallelism(n)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := exec.Command("/bin/true").Run(); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+		b.Run(fmt.Sprintf("command in a running sandbox, %d at once", n), func(b *testing.B) {
+			bed := newBed(b, s)
+			bed.create(b, bed.spec("one"))
+			c := bed.connect(b, "one")
+			b.SetParallelism(n)
+			b.ResetTimer()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if res, err := c.Exec(b.Context(), trueSpec); err != nil || !res.Exit.Success() {
+						b.Errorf("%+v, %v", res, err)
+					}
+				}
+			})
+		})
+	}
+	b.Run("1 GiB of output", func(b *testing.B) {
+		bed := newBed(b, s)
+		bed.create(b, bed.spec("one"))
+		c := bed.connect(b, "one")
+		const size = 1 << 30
+		b.SetBytes(size)
+		for b.Loop() {
+			var n written
+			exit, err := c.Run(b.Context(), sandbox.ProcessSpec{Argv: []string{"dd", "if=/dev/zero", "bs=64k", fmt.Sprint("count=", size>>16), "status=none"}}, nil, &n, nil)
+			if err != nil || n != size || !exit.Success() {
+				b.Fatalf("%d bytes, %+v, %v", n, exit, err)
+			}
+		}
+		reportGuest(b, c)
+	})
+	b.Run("first prompt of a terminal", func(b *testing.B) {
+		bed := newBed(b, s)
+		bed.create(b, bed.spec("one"))
+		c := bed.connect(b, "one")
+		for b.Loop() {
+			in, err := c.Start(b.Context(), sandbox.ProcessSpec{Argv: []string{"bash", "--norc", "-i"}, Terminal: &sandbox.TerminalSize{Columns: 80, Rows: 24}, Env: map[string]string{"PS1": "prompt> "}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := c.WaitLog(b.Context(), in.ID, sandbox.LogWait{Text: "prompt> "}); err != nil {
+				b.Fatal(err)
+			}
+			b.StopTimer()
+			must(b, c.Signal(b.Context(), in.ID, "KILL"))
+			must(b, c.Remove(b.Context(), in.ID))
+			b.StartTimer()
+		}
+	})
 	b.Run("destroy", func(b *testing.B) {
 		bed := newBed(b, s)
 		i := 0
@@ -76,11 +135,25 @@ func Bench(b *testing.B, s Suite) {
 
 func execTrue(b *testing.B, c *sandbox.Client) {
 	b.Helper()
-	res, err := c.Exec(b.Context(), sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"/bin/true"}}})
+	res, err := c.Exec(b.Context(), trueSpec)
 	if err != nil {
 		b.Fatal(err)
 	}
 	if !res.Exit.Success() {
 		b.Fatalf("%+v", res.Exit)
+	}
+}
+
+var trueSpec = sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"/bin/true"}}}
+
+// written counts bytes.
+type written int64
+
+func (n *written) Write(b []byte) (int, error) { *n += written(len(b)); return len(b), nil }
+
+// reportGuest reports the memory that the guest says it has.
+func reportGuest(b *testing.B, c *sandbox.Client) {
+	if in, err := c.Info(b.Context()); err == nil {
+		b.ReportMetric(float64(in.MemoryBytes)/(1<<20), "MiB-guest")
 	}
 }
