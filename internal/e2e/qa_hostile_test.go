@@ -283,7 +283,7 @@ func TestQAHostKilledDuringCommand(t *testing.T) {
 	s := up(t, home)
 	session := s.session()
 	status, text := s.call("POST", "/session/"+session+"/prompt_async", scripted(t, "tongs/scripted",
-		step{"tool": "bash", "args": map[string]any{"command": "echo ran >> runs; sleep 7.25; echo done; wc -l < runs"}}, step{"text": "the end of the turn"}))
+		step{"tool": "bash", "args": map[string]any{"command": "echo ran >> runs; sleep 15.25; echo done; wc -l < runs"}}, step{"text": "the end of the turn"}))
 	if status >= 300 {
 		t.Fatalf("prompt_async: %d %s", status, text)
 	}
@@ -292,11 +292,15 @@ func TestQAHostKilledDuringCommand(t *testing.T) {
 			t.Log(s.output())
 		}
 	})
-	await(t, "the command to run", func() bool { return running("sleep 7.25") })
+	await(t, "the command to run", func() bool { return running("sleep 15.25") })
+	killed := time.Now()
 	s.cmd.Process.Signal(syscall.SIGKILL)
 	<-s.done
-
+	// It is away for so long, and back while the command still runs.
+	const away = 7 * time.Second
+	<-time.After(away - time.Since(killed))
 	again := up(t, home)
+	t.Logf("the host was back after %v, the command still running: %v", time.Since(killed).Round(time.Millisecond), running("sleep 15.25"))
 	var tool part
 	await(t, "the end of the turn", func() bool {
 		_, body := again.call("GET", "/session/"+session+"/message", nil)
