@@ -130,10 +130,10 @@ func byNetwork(t *test) {
 }
 
 // statusServer answers every HTTP request with the status that its path begins with;
-// under /hang it does not answer.
+// under /hang it does not answer, and prints what it was asked.
 const statusServer = `
 require("http").createServer((q, r) => {
-	if (q.url.startsWith("/hang")) return;
+	if (q.url.startsWith("/hang")) return console.log("asked " + q.url);
 	const status = Number(q.url.slice(1, 4));
 	r.writeHead(status, status == 401 ? {"www-authenticate": "Basic realm=x"} : {});
 	r.end("no");
@@ -178,24 +178,25 @@ func failedCheckouts(t *test) {
 func hangingCheckout(t *test) {
 	t.needs("git")
 	t.needs("node")
-	_, port := t.listener("node", "-e", statusServer)
-	url := fmt.Sprintf("http://127.0.0.1:%d/hang/x.git", port)
-	_, err := git.Checkout(t.ctx, t.box, git.Spec{URL: url, Timeout: 500 * time.Millisecond})
+	server, port := t.listener("node", "-e", statusServer)
+	url := fmt.Sprintf("http://127.0.0.1:%d/hang/", port)
+	_, err := git.Checkout(t.ctx, t.box, git.Spec{URL: url + "late.git", Timeout: 500 * time.Millisecond})
 	t.wantCode(err, sandbox.CodeTimeout)
 
 	ctx, cancel := context.WithCancel(t.ctx)
 	result := make(chan error, 1)
 	go func() {
-		_, err := git.Checkout(ctx, t.box, git.Spec{URL: url})
+		_, err := git.Checkout(ctx, t.box, git.Spec{URL: url + "x.git"})
 		result <- err
 	}()
-	// Once git has been started it is given up.
-	for started := false; !started; {
-		list, err := t.box.List(t.ctx)
+	// Once git has asked it is given up.
+	log, err := t.box.Output(t.ctx, server, sandbox.OutputOptions{Follow: true})
+	t.ok(err)
+	defer log.Close()
+	for said := ""; !strings.Contains(said, "asked /hang/x.git"); {
+		_, data, _, err := log.Next(t.ctx)
 		t.ok(err)
-		for _, p := range list {
-			started = started || p.Running && p.Argv[0] == "git"
-		}
+		said += string(data)
 	}
 	cancel()
 	select {
