@@ -40,10 +40,26 @@ type client struct {
 
 func newClients() *clients { return &clients{all: map[string]*client{}} }
 
-// connection is one TCP connection of a client's. It belongs to one program.
+// connection is one TCP connection of a client's. It belongs to one program, unless a
+// proxy is in between.
 type connection struct {
 	mu      sync.Mutex
+	who     string // the client's name
 	session string
+	mixed   bool // several clients have come by it
+}
+
+// of returns the connection of a request that is known to belong to one program.
+func (c *connection) of(r *http.Request) bool {
+	who := name(r)
+	if c.who == "" {
+		c.who = who
+	}
+	for _, by := range []string{"X-Forwarded-For", "Forwarded", "Via"} {
+		c.mixed = c.mixed || r.Header.Get(by) != ""
+	}
+	c.mixed = c.mixed || c.who != who
+	return !c.mixed
 }
 
 type connectionKey struct{}
@@ -53,15 +69,16 @@ func (d *Doors) ConnContext(ctx context.Context, _ net.Conn) context.Context {
 	return context.WithValue(ctx, connectionKey{}, &connection{})
 }
 
-// name tells clients apart.
+// name tells clients apart. What a proxy says of where a request comes from makes them
+// more, never fewer.
 func name(r *http.Request) string {
 	user, _, _ := r.BasicAuth()
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
 		host = r.RemoteAddr
 	}
-	agent := r.UserAgent()
-	return user + "\x00" + host + "\x00" + agent[:min(len(agent), 256)]
+	cut := func(s string) string { return s[:min(len(s), 256)] }
+	return cut(user) + "\x00" + host + "\x00" + cut(r.Header.Get("X-Forwarded-For")) + "\x00" + cut(r.UserAgent())
 }
 
 // Worked says that the client of a request, which has passed the gates, works with a session.
@@ -71,7 +88,9 @@ func (d *Doors) Worked(r *http.Request, session string) {
 	}
 	if conn, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 		conn.mu.Lock()
-		conn.session = session
+		if conn.of(r) {
+			conn.session = session
+		}
 		conn.mu.Unlock()
 	}
 	c := d.clients
@@ -128,9 +147,9 @@ func (c *clients) get(who string) *client {
 func (c *clients) last(r *http.Request) []string {
 	if conn, ok := r.Context().Value(connectionKey{}).(*connection); ok {
 		conn.mu.Lock()
-		session := conn.session
+		session, good := conn.session, conn.of(r)
 		conn.mu.Unlock()
-		if session != "" {
+		if good && session != "" {
 			return []string{session}
 		}
 	}

@@ -179,6 +179,30 @@ func TestProgramsThatLookTheSame(t *testing.T) {
 	stopOne()
 }
 
+// TestBehindAProxy: its connections carry the requests of several people.
+func TestBehindAProxy(t *testing.T) {
+	t.Parallel()
+	w := twoSessions(t)
+	proxy := w.person("User-Agent", "same")
+	as := func(address string) []string { return []string{"X-Forwarded-For", address} }
+	for address, session := range map[string]string{"10.0.0.1": "ses_a", "10.0.0.2": "ses_b"} {
+		if status, body, _ := proxy.do("POST", "/session/"+session+"/message", `{"parts":[]}`, as(address)...); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	proxy.want("ses_a", as("10.0.0.1")...)
+	proxy.want("ses_b", as("10.0.0.2")...)
+	proxy.want("", as("10.0.0.3")...)
+	// One that says nothing of whom it speaks for, by programs that say something else of themselves.
+	silent := w.person()
+	for agent, session := range map[string]string{"x": "ses_a", "y": "ses_b"} {
+		silent.do("POST", "/session/"+session+"/message", `{"parts":[]}`, "User-Agent", agent)
+	}
+	silent.want("ses_a", "User-Agent", "x")
+	silent.want("ses_b", "User-Agent", "y")
+	silent.want("", "User-Agent", "z")
+}
+
 func TestNamedSession(t *testing.T) {
 	t.Parallel()
 	w := twoSessions(t)
