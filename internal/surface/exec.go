@@ -58,7 +58,7 @@ type execResult struct {
 }
 
 // spec is the process that a command is.
-func (b *box) spec(op, command string, o *commandOptions) (sandbox.ProcessSpec, error) {
+func (b *box) spec(ctx context.Context, op, command string, o *commandOptions) (sandbox.ProcessSpec, error) {
 	var none sandbox.ProcessSpec
 	timeout, err := duration(op, "timeout", o.Timeout)
 	if err != nil {
@@ -80,8 +80,10 @@ func (b *box) spec(op, command string, o *commandOptions) (sandbox.ProcessSpec, 
 	if b.session != "" {
 		s.Labels[labelSession] = b.session
 	}
-	s.Env, s.Unset = b.state.environment(o.Env)
-	return s, nil
+	if s.Timeout == 0 {
+		s.Timeout = b.state.timeout(b.session)
+	}
+	return s, b.place(ctx, &s, o.Env)
 }
 
 // duration reads milliseconds; 0 is none.
@@ -116,7 +118,7 @@ func (b *box) exec(ctx context.Context, command string, o *commandOptions) (any,
 	if err != nil {
 		return nil, err
 	}
-	spec, err := b.spec(op, command, o)
+	spec, err := b.spec(ctx, op, command, o)
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +132,11 @@ func (b *box) exec(ctx context.Context, command string, o *commandOptions) (any,
 	}
 	answers := make(chan answer, 1)
 	go func() {
+		if b.shell != nil {
+			res, err := b.execInShell(context.WithoutCancel(ctx), spec, o, limit)
+			answers <- answer{res, err}
+			return
+		}
 		spec.LogBytes = execLog
 		res, err := withShell(b, spec, func(spec sandbox.ProcessSpec) (*sandbox.ExecResult, error) {
 			spec.Stdin = false // all of it comes at once

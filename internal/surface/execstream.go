@@ -133,7 +133,7 @@ func (b *box) execStream(ctx context.Context, text string, o *commandOptions) (*
 	if o == nil {
 		o = &commandOptions{}
 	}
-	spec, err := b.spec("exec stream", text, o)
+	spec, err := b.spec(ctx, "exec stream", text, o)
 	if err != nil {
 		return nil, err
 	}

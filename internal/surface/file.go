@@ -71,6 +71,10 @@ func (b *box) writeFile(ctx context.Context, name string, content any, o *fileOp
 			return nil, err
 		}
 	}
+	at, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	var in *sandbox.FileInfo
 	switch c := content.(type) {
 	case string:
@@ -80,11 +84,11 @@ func (b *box) writeFile(ctx context.Context, name string, content any, o *fileOp
 				return nil, invalid(op, "the content is not base64: "+err.Error(), "leave out the encoding to write text")
 			}
 		}
-		in, err = b.WriteFile(ctx, b.path(name), data, opts)
+		in, err = b.WriteFile(ctx, at, data, opts)
 	case []byte:
-		in, err = b.WriteFile(ctx, b.path(name), c, opts)
+		in, err = b.WriteFile(ctx, at, c, opts)
 	case *capnweb.ReadableStream:
-		in, err = b.writeStream(ctx, b.path(name), c, opts)
+		in, err = b.writeStream(ctx, at, c, opts)
 	default:
 		return nil, invalid(op, "the content is neither text, bytes nor a stream of these", "")
 	}
@@ -159,10 +163,14 @@ func (b *box) readFile(ctx context.Context, name string, o *fileOptions) (*readF
 	if err != nil {
 		return nil, err
 	}
-	if enc == "none" {
-		return b.openFile(ctx, name)
+	at, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
 	}
-	data, _, err := b.ReadFile(ctx, b.path(name), sandbox.ReadOptions{Length: maxReadFile + 1})
+	if enc == "none" {
+		return b.openFile(ctx, name, at)
+	}
+	data, _, err := b.ReadFile(ctx, at, sandbox.ReadOptions{Length: maxReadFile + 1})
 	if err != nil {
 		return nil, err
 	}
@@ -205,39 +213,62 @@ func (b *box) mkdir(ctx context.Context, name string, o *recursiveOption) (*done
 	if o == nil {
 		o = &recursiveOption{}
 	}
+	at, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	r := done(name)
 	r.Recursive = &o.Recursive
-	return r, b.Mkdir(ctx, b.path(name), o.Recursive)
+	return r, b.Mkdir(ctx, at, o.Recursive)
 }
 
 // deleteFile removes a file or a link, never a directory.
 func (b *box) deleteFile(ctx context.Context, name string) (*doneResult, error) {
-	in, err := b.Lstat(ctx, b.path(name))
+	at, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	in, err := b.Lstat(ctx, at)
 	if err != nil {
 		return nil, err
 	}
 	if in.Type == sandbox.TypeDirectory {
 		return nil, sandbox.Errf(sandbox.CodeIsDirectory, "delete file", clipped(name)+" is a directory", "use files.remove with recursive, or a command")
 	}
-	return done(name), b.RemoveFile(ctx, b.path(name), false)
+	return done(name), b.RemoveFile(ctx, at, false)
 }
 
 func (b *box) renameFile(ctx context.Context, from, to string) (*doneResult, error) {
+	source, target, err := b.paths(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
 	r := done(from)
 	r.NewPath = to
-	return r, b.move(ctx, b.path(from), b.path(to))
+	return r, b.move(ctx, source, target)
 }
 
 // moveFile is renameFile, and moves into a directory that is there.
 func (b *box) moveFile(ctx context.Context, from, to string) (*doneResult, error) {
+	source, target, err := b.paths(ctx, from, to)
+	if err != nil {
+		return nil, err
+	}
 	r := done(from)
 	r.NewPath = to
-	target := b.path(to)
 	if in, err := b.Stat(ctx, target); err == nil && in.Type == sandbox.TypeDirectory {
 		target = path.Join(target, path.Base(from))
 		r.NewPath = path.Join(to, path.Base(from))
 	}
-	return r, b.move(ctx, b.path(from), target)
+	return r, b.move(ctx, source, target)
+}
+
+func (b *box) paths(ctx context.Context, from, to string) (string, string, error) {
+	from, err := b.path(ctx, from)
+	if err == nil {
+		to, err = b.path(ctx, to)
+	}
+	return from, to, err
 }
 
 // move renames, or copies and removes between file systems.
@@ -253,7 +284,11 @@ func (b *box) move(ctx context.Context, from, to string) error {
 }
 
 func (b *box) exists(ctx context.Context, name string) (*doneResult, error) {
-	there, err := b.Exists(ctx, b.path(name))
+	at, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	there, err := b.Exists(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +296,3 @@ func (b *box) exists(ctx context.Context, name string) (*doneResult, error) {
 	r.Exists = &there
 	return r, nil
 }
-
-// path resolves a path of the caller. Relative ones of a session begin at its directory, others at
-// the project's.
-func (b *box) path(name string) string { return name }

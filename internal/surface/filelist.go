@@ -49,7 +49,10 @@ func (b *box) listFiles(ctx context.Context, name string, o *listOptions) (*list
 	if o == nil {
 		o = &listOptions{}
 	}
-	dir := b.path(name)
+	dir, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
 	in, err := b.Stat(ctx, dir)
 	if err != nil {
 		return nil, err

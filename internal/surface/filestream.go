@@ -32,8 +32,8 @@ func (b *box) sniff(ctx context.Context, name string) (r io.ReadCloser, in *sand
 }
 
 // openFile is readFile with a stream as its content.
-func (b *box) openFile(ctx context.Context, name string) (*readFileResult, error) {
-	r, in, binary, mime, err := b.sniff(ctx, b.path(name))
+func (b *box) openFile(ctx context.Context, name, at string) (*readFileResult, error) {
+	r, in, binary, mime, err := b.sniff(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,11 @@ func (b *box) readFileStream(ctx context.Context, name string, o *fileOptions) (
 	if err != nil {
 		return nil, err
 	}
-	r, in, binary, mime, err := b.sniff(ctx, b.path(name))
+	at, err := b.path(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	r, in, binary, mime, err := b.sniff(ctx, at)
 	if err != nil {
 		return nil, err
 	}

@@ -21,20 +21,19 @@ var portsClass = capnweb.NewClass[ports](capnweb.Methods{
 
 func (p ports) list(ctx context.Context) ([]sandbox.PortInfo, error) { return p.b.ListPorts(ctx) }
 
-// watch gives a stream of sandbox.PortEvent.
+// watch gives a stream of sandbox.PortEvent, and of {type: "alive"}.
 func (p ports) watch(ctx context.Context) (*capnweb.ReadableStream, error) {
 	w, err := p.b.WatchPorts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	next := func(ctx context.Context) (any, error) {
+	return objectStream("port.list", func(ctx context.Context) (any, error) {
 		e, err := w.Next(ctx)
 		if errors.Is(err, net.ErrClosed) {
-			return nil, io.EOF
+			err = io.EOF
 		}
-		return e, asFailure("port.list", nil, err)
-	}
-	return capnweb.NewSource(next, func(error) { _ = w.Close() }), nil
+		return e, err
+	}, func() { _ = w.Close() }), nil
 }
 
 // dial connects to a port, or to a unix socket by its path, and gives {readable, writable}. Closing the one

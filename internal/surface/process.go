@@ -127,7 +127,7 @@ func (b *box) startProcess(ctx context.Context, command string, o *commandOption
 	if o == nil {
 		o = &commandOptions{}
 	}
-	spec, err := b.spec("start process", command, o)
+	spec, err := b.spec(ctx, "start process", command, o)
 	if err != nil {
 		return nil, err
 	}

@@ -23,8 +23,8 @@ func (b *box) id() string { return b.opts.Name }
 
 func (b *box) info(ctx context.Context) (*sandbox.GuestInfo, error) { return b.Info(ctx) }
 
-// setEnvVars sets variables for all commands that are started later; null or undefined unsets one.
-func (b *box) setEnvVars(_ context.Context, env map[string]*string) error {
+// setEnvVars sets variables for all commands that are started later, of the session where it is one's; null or undefined unsets one.
+func (b *box) setEnvVars(ctx context.Context, env map[string]*string) error {
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return invalid("set variables", clipped(name)+" is no name of a variable", "")
@@ -33,7 +33,18 @@ func (b *box) setEnvVars(_ context.Context, env map[string]*string) error {
 			return invalid("set variables", "the value of "+clipped(name)+" contains a NUL", "")
 		}
 	}
-	return b.state.setEnv(env)
+	if b.shell == nil {
+		return b.state.setEnv(env)
+	}
+	set, unset := make(map[string]string), []string(nil)
+	for name, v := range env {
+		if v == nil {
+			unset = append(unset, name)
+		} else {
+			set[name] = *v
+		}
+	}
+	return b.shell.SetEnv(ctx, set, unset...)
 }
 
 // setSandboxName agrees with the name that the sandbox has: names are given when it is created.

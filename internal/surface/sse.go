@@ -15,9 +15,9 @@ import (
 // event is one server-sent event: a JSON object with a type.
 type event map[string]any
 
-// heartbeat is how often a stream of events that has nothing to say says so, with a comment. A
-// reader that has gone is noticed by the next thing that is sent to it.
-const heartbeat = 15 * time.Second
+// heartbeat is how often a stream that has nothing to say says so: of events, with a comment. A
+// reader that has gone is noticed by the second thing that is sent to it, so within ten seconds.
+const heartbeat = 5 * time.Second
 
 // eventStream makes a stream of bytes, in the format of server-sent events, of what
 // next returns; next is called by one goroutine, for one event after the other, until it

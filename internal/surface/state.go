@@ -3,8 +3,10 @@ package surface
 import (
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/tongs-dev/tongs/sandbox"
+	"github.com/tongs-dev/tongs/sandbox/code"
 )
 
 // State is what the SDK's methods remember of one life of a sandbox, whoever
@@ -13,6 +15,18 @@ import (
 type State struct {
 	mu  sync.Mutex
 	env map[string]*string // nil values are unset
+	// timeouts are those of the commands of sessions that have one.
+	timeouts map[string]time.Duration
+	contexts map[string]heldContext
+
+	creating sync.Mutex // of default contexts
+}
+
+// heldContext is an interpreter, and the client that it is reached through.
+type heldContext struct {
+	client *sandbox.Client
+	c      *code.Context
+	used   time.Time
 }
 
 // States holds one State for each sandbox. The zero value is ready.
@@ -33,6 +47,9 @@ func (s *States) Of(id, incarnation string) *State {
 	defer s.mu.Unlock()
 	l := s.all[id]
 	if l == nil || l.incarnation != incarnation {
+		if l != nil {
+			l.state.drop()
+		}
 		l = &lifeState{incarnation, new(State)}
 		if s.all == nil {
 			s.all = make(map[string]*lifeState)
@@ -46,6 +63,9 @@ func (s *States) Of(id, incarnation string) *State {
 func (s *States) Forget(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if l := s.all[id]; l != nil {
+		l.state.drop()
+	}
 	delete(s.all, id)
 }
 
@@ -84,4 +104,80 @@ func (s *State) environment(own map[string]*string) (env map[string]string, unse
 		}
 	}
 	return env, unset
+}
+
+func (s *State) setTimeout(session string, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if d == 0 {
+		delete(s.timeouts, session)
+		return
+	}
+	if s.timeouts == nil {
+		s.timeouts = make(map[string]time.Duration)
+	}
+	s.timeouts[session] = d
+}
+
+func (s *State) timeout(session string) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.timeouts[session]
+}
+
+// context gives the interpreter that is held by that client, or nil.
+func (s *State) context(client *sandbox.Client, id string) *code.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h := s.contexts[id]; h.client == client {
+		return h.c
+	}
+	return nil
+}
+
+// keep holds an interpreter, in place of one that was held before: attaching disconnects those.
+func (s *State) keep(client *sandbox.Client, id string, c *code.Context) *code.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.contexts == nil {
+		s.contexts = make(map[string]heldContext)
+	}
+	if h, ok := s.contexts[id]; ok {
+		h.c.Detach()
+	}
+	s.contexts[id] = heldContext{client, c, time.Now()}
+	return c
+}
+
+func (s *State) take(id string) *code.Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.contexts[id]
+	delete(s.contexts, id)
+	return h.c
+}
+
+func (s *State) use(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := s.contexts[id]; ok {
+		h.used = time.Now()
+		s.contexts[id] = h
+	}
+}
+
+func (s *State) used(id string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.contexts[id].used
+}
+
+// drop lets go of what is held.
+func (s *State) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.contexts {
+		h.c.Detach()
+	}
+	s.contexts = nil
 }

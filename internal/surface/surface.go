@@ -6,6 +6,7 @@ import (
 
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/sandbox"
+	"github.com/tongs-dev/tongs/sandbox/shell"
 )
 
 // Options say what a surface may do beyond the sandbox's own contract.
@@ -28,8 +29,9 @@ type box struct {
 	*sandbox.Client
 	opts    Options
 	state   *State
-	session string       // "" outside of sessions
-	noBash  *atomic.Bool // the sandbox has only sh
+	session string         // "" outside of sessions
+	shell   *shell.Session // of a session
+	noBash  *atomic.Bool   // the sandbox has only sh
 	life    *life
 }
 
@@ -39,6 +41,7 @@ func New(client *sandbox.Client, opts Options) *capnweb.Target {
 	b := &box{Client: client, opts: opts, state: opts.State, noBash: new(atomic.Bool), life: newLife()}
 	if b.state == nil {
 		b.state = new(State)
+		context.AfterFunc(b.life.ctx, b.state.drop)
 	}
 	b.life.hold()
 	return surfaceClass.New(b)
@@ -50,16 +53,9 @@ func (b *box) Close() error {
 	return nil
 }
 
-// within is the surface of a session.
-func (b *box) within(session string) *box {
-	s := *b
-	s.session = session
-	return &s
-}
-
 var surfaceClass *capnweb.Class[*box]
 
 func init() {
-	methods := together(commandMethods, processMethods, fileMethods, previewMethods, fetchMethods, terminalMethods, nativeMethods, settingMethods, unsupportedMethods)
+	methods := together(commandMethods, processMethods, fileMethods, previewMethods, fetchMethods, terminalMethods, nativeMethods, sessionMethods, codeMethods, settingMethods, unsupportedMethods)
 	surfaceClass = capnweb.NewClass[*box](methods, capnweb.Concurrent())
 }

@@ -53,7 +53,9 @@ func (t terminals) create(ctx context.Context, o *terminalOptions) (*sandbox.Pro
 		}
 	}
 	spec := sandbox.ProcessSpec{ID: o.ID, Argv: argv, Dir: o.Cwd, Terminal: &size, Labels: map[string]string{}}
-	spec.Env, spec.Unset = t.b.state.environment(o.Env)
+	if err := t.b.place(ctx, &spec, o.Env); err != nil {
+		return nil, err
+	}
 	if _, ok := spec.Env["TERM"]; !ok {
 		spec.Env["TERM"] = "xterm-256color"
 	}

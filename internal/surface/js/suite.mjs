@@ -6,6 +6,7 @@ import "./commands.mjs";
 import "./processes.mjs";
 import "./files.mjs";
 import "./native.mjs";
+import "./sessions.mjs";
 import "./badinput.mjs";
 import "./defects.mjs";
 
