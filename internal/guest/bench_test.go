@@ -1,13 +1,9 @@
 package guest_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
 	"github.com/tongs-dev/tongs/sandbox"
@@ -59,61 +55,6 @@ func BenchmarkExec(b *testing.B) {
 					}
 				}
 			})
-		})
-	}
-}
-
-// BenchmarkFile reads and writes 4 KiB and 64 MiB, beside os in this process.
-func BenchmarkFile(b *testing.B) {
-	x := newBox(b)
-	for _, size := range []int{4 << 10, 64 << 20} {
-		data := bytes.Repeat([]byte("0123456789abcdef"), size/16)
-		name := filepath.Join(x.project, "f")
-		unit := "4KiB"
-		if size > 4<<10 {
-			unit = "64MiB"
-		}
-		run := func(what string, f func() error) {
-			b.Run(unit+"/"+what, func(b *testing.B) {
-				b.SetBytes(int64(size))
-				for b.Loop() {
-					if err := f(); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-		ctx := b.Context()
-		run("write-os", func() error { // as the guest does it: beside, then in place
-			if err := os.WriteFile(name+".tmp", data, 0o644); err != nil {
-				return err
-			}
-			return os.Rename(name+".tmp", name)
-		})
-		run("write-guest", func() error {
-			_, err := x.WriteFile(ctx, "f", data, sandbox.WriteOptions{})
-			return err
-		})
-		run("read-os", func() error {
-			_, err := os.ReadFile(name)
-			return err
-		})
-		run("read-guest", func() error {
-			_, _, err := x.ReadFile(ctx, "f", sandbox.ReadOptions{})
-			return err
-		})
-		run("read-guest-stream", func() error {
-			r, err := x.OpenFile(ctx, "f", sandbox.ReadOptions{})
-			if err != nil {
-				return err
-			}
-			defer r.Close()
-			_, err = io.Copy(io.Discard, r)
-			return err
-		})
-		run("stat-guest", func() error {
-			_, err := x.Stat(ctx, "f")
-			return err
 		})
 	}
 }

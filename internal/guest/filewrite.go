@@ -79,7 +79,7 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 			return nil, pathError(op, path, err)
 		}
 		w.keep = st.Mode&0o7777 | keepSet
-		perm = 0o600
+		perm = st.Mode & 0o777
 	}
 	temp := tempName(w.final, !exists)
 	w.f, err = openRegular(op, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, perm)
@@ -175,7 +175,7 @@ func (w *fileWriter) commit() (sandbox.FileInfo, error) {
 		w.abort()
 		return sandbox.FileInfo{}, err
 	}
-	if w.keep != 0 && w.temp != "" {
+	if w.keep != 0 && w.temp != "" && w.f.st.Mode&0o7777 != w.keep&0o7777 {
 		if err := unix.Fchmod(w.f.fd, w.keep&0o7777); err != nil {
 			return fail(pathError(op, w.path, err))
 		}
