@@ -319,7 +319,7 @@ type output struct {
 }
 
 func newOutput(conn net.Conn, op string, off, logBytes int64) *output {
-	return &output{op: op, conn: conn, r: newFrameReader(conn, 64<<10), off: off, every: min(logBytes/4, 256<<10)}
+	return &output{op: op, conn: conn, r: newFrameReader(conn, 128<<10), off: off, every: min(logBytes/4, 256<<10)}
 }
 
 func (o *output) Next(ctx context.Context) (Stream, []byte, int64, error) {
@@ -334,7 +334,7 @@ func (o *output) Next(ctx context.Context) (Stream, []byte, int64, error) {
 		}
 	}()
 	for {
-		kind, data, err := o.r.Next()
+		kind, data, err := o.r.NextPart()
 		switch {
 		case err != nil:
 			return o.fail(ctx, err)

@@ -95,6 +95,9 @@ type FrameReader struct {
 	r    *bufio.Reader
 	buf  []byte
 	used int // bytes of r that the last payload lies in
+
+	kind FrameKind // of the frame that NextPart is in
+	left int       // bytes of it that are still to come
 }
 
 // NewFrameReader makes a FrameReader with a small buffer.
@@ -114,6 +117,11 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	return f.payload(kind, n)
+}
+
+// payload reads what is behind a header.
+func (f *FrameReader) payload(kind FrameKind, n int) (FrameKind, []byte, error) {
 	if n <= f.r.Size() {
 		// Small payloads are looked at where they are.
 		b, err := f.r.Peek(n)
@@ -126,8 +134,8 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 	if cap(f.buf) < n {
 		// Grow by what arrives, not by what is announced.
 		if n > 64<<10 {
-			f.buf, err = readGrowing(f.r, n)
-			if err != nil {
+			var err error
+			if f.buf, err = readGrowing(f.r, n); err != nil {
 				return 0, nil, err
 			}
 			return f.finish(kind, f.buf)
@@ -139,6 +147,34 @@ func (f *FrameReader) Next() (kind FrameKind, payload []byte, err error) {
 		return 0, nil, unexpected(err)
 	}
 	return f.finish(kind, f.buf)
+}
+
+// NextPart is Next, but gives the payload of a FrameStdout or FrameStderr in parts,
+// as they come: its bytes are then never moved. Next can go on after it only where a
+// frame begins.
+func (f *FrameReader) NextPart() (kind FrameKind, part []byte, err error) {
+	if f.left == 0 {
+		kind, n, err := f.header()
+		if err != nil {
+			return 0, nil, err
+		}
+		if kind != FrameStdout && kind != FrameStderr || n == 0 {
+			return f.payload(kind, n)
+		}
+		f.kind, f.left = kind, n
+	} else if f.used > 0 {
+		_, _ = f.r.Discard(f.used)
+		f.used = 0
+	}
+	if f.r.Buffered() == 0 {
+		if _, err := f.r.Peek(1); err != nil {
+			return 0, nil, unexpected(err)
+		}
+	}
+	f.used = min(f.left, f.r.Buffered())
+	f.left -= f.used
+	part, err = f.r.Peek(f.used)
+	return f.kind, part, err
 }
 
 // unexpected is what an end within a frame is.
