@@ -33,6 +33,9 @@ import (
 // of its process.
 const playGuest = "TONGS_TEST_PLAY_GUEST"
 
+// The test binary plays a program of a person's when this variable names the front.
+const playProgram = "TONGS_TEST_PLAY_PROGRAM"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(playGuest) != "" {
 		b, err := guest.ReadBoot(os.NewFile(4, "boot"))
@@ -44,6 +47,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		os.Exit(0)
+	}
+	if url := os.Getenv(playProgram); url != "" {
+		beProgram(url)
 		os.Exit(0)
 	}
 	goleak.VerifyTestMain(m)

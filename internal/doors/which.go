@@ -24,8 +24,8 @@ const (
 const SessionHeader = "X-Tongs-Session"
 
 // clients remembers with which session each client works. A client is a user name, a
-// machine and a User-Agent; programs of which these are the same are told apart by
-// their connections, and are ambiguous where that is not enough.
+// machine, on this one the process, and a User-Agent; programs of which these are the
+// same are told apart by their connections, and are ambiguous where that is not enough.
 type clients struct {
 	mu  sync.Mutex
 	all map[string]*client
@@ -43,6 +43,9 @@ func newClients() *clients { return &clients{all: map[string]*client{}} }
 // connection is one TCP connection of a client's. It belongs to one program, unless a
 // proxy is in between.
 type connection struct {
+	once    sync.Once
+	program string // at its other end, if that is known
+
 	mu      sync.Mutex
 	who     string // the client's name
 	session string
@@ -78,6 +81,10 @@ func name(r *http.Request) string {
 		host = r.RemoteAddr
 	}
 	cut := func(s string) string { return s[:min(len(s), 256)] }
+	if conn, ok := r.Context().Value(connectionKey{}).(*connection); ok {
+		conn.once.Do(func() { conn.program = program(r) })
+		host += "\x00" + conn.program
+	}
 	return cut(user) + "\x00" + host + "\x00" + cut(r.Header.Get("X-Forwarded-For")) + "\x00" + cut(r.UserAgent())
 }
 
