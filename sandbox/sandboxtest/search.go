@@ -191,7 +191,7 @@ func searchBounds(t *test) {
 	}
 	// And in time: what was found until then is the answer.
 	began := time.Now()
-	res = t.grep("(z?){60}z{60}q", sandbox.GrepOptions{Scope: sandbox.Scope{Timeout: 200 * time.Millisecond}})
+	res = t.grep("(z?){12}z{12}q", sandbox.GrepOptions{Scope: sandbox.Scope{Timeout: 200 * time.Millisecond}})
 	if res.Truncated != sandbox.LimitTime && res.Truncated != "" {
 		t.Errorf("%q", res.Truncated)
 	}
@@ -200,7 +200,7 @@ func searchBounds(t *test) {
 	}
 	ctx, cancel := context.WithTimeout(t.ctx, 50*time.Millisecond)
 	defer cancel()
-	_, err := t.box.Grep(ctx, "(z?){60}z{60}q", sandbox.GrepOptions{Scope: sandbox.Scope{Path: "w"}})
+	_, err := t.box.Grep(ctx, "(z?){12}z{12}q", sandbox.GrepOptions{Scope: sandbox.Scope{Path: "w"}})
 	if err == nil && ctx.Err() != nil {
 		t.Error("the search went on after its context")
 	}
