@@ -3,6 +3,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -43,7 +44,21 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-func (e *Error) Unwrap() error { return e.Err }
+// Unwrap gives the cause. A connection that ended too early is never the end of what was read from it:
+// its cause does not match io.EOF.
+func (e *Error) Unwrap() error {
+	if e.Code == CodeConnectionLost && errors.Is(e.Err, io.EOF) {
+		return lostCause{e.Err}
+	}
+	return e.Err
+}
+
+// lostCause is an error that matches all that it did, but io.EOF.
+type lostCause struct{ err error }
+
+func (l lostCause) Error() string        { return l.err.Error() }
+func (l lostCause) Is(target error) bool { return target != io.EOF && errors.Is(l.err, target) }
+func (l lostCause) As(target any) bool   { return errors.As(l.err, target) }
 
 // Is makes errors.Is work for the standard library's meanings: fs.ErrNotExist,
 // fs.ErrExist, fs.ErrPermission, context.DeadlineExceeded for a command's own
