@@ -23,6 +23,7 @@ var layers = map[string][]string{
 	"capnweb/internal": {"capnweb/..."},
 
 	"sandbox":        {"capnweb"},
+	"sandbox/shell":  {"sandbox"},
 	"sandbox/git":    {"sandbox"},
 	"sandbox/code":   {"sandbox"},
 	"sandbox/remote": {"sandbox", "capnweb", "capnweb/httprpc"},
