@@ -24,9 +24,10 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// maxSize is the promise of the design: a guest that is quick to start and light
-// to have thousands of.
-const maxSize = 5 << 20
+// maxSize bounds what every sandbox starts with. The first design said 5 MB; watching, searching, trees,
+// patches and the netfilter rules have come since. Pages that are not used are not loaded, and all guests
+// share those that are.
+const maxSize = 6 << 20
 
 // binary builds the program as it is shipped, once.
 var binary = sync.OnceValues(func() (string, error) {
