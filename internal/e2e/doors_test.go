@@ -116,6 +116,23 @@ func TestDoors(t *testing.T) {
 			t.Errorf("the command printed %q", out)
 		}
 	})
+	t.Run("abort", func(t *testing.T) {
+		ended := make(chan []byte, 1)
+		go func() {
+			_, body := s.call("POST", "/session/"+id+"/shell", map[string]any{"agent": "build", "command": "sleep 613"})
+			ended <- body
+		}()
+		await(t, "the command to run", func() bool { return running("sleep 613") })
+		if status, body := s.call("POST", "/session/"+id+"/abort", map[string]any{}); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+		await(t, "the command to end", func() bool { return !running("sleep 613") })
+		select {
+		case <-ended:
+		case <-time.After(time.Minute):
+			t.Error("the request does not end")
+		}
+	})
 	t.Run("slash command", func(t *testing.T) {
 		plain := "[{\"text\":\"fine\"}]"
 		status, body := s.call("POST", "/session/"+id+"/command", map[string]any{"command": "where", "arguments": "nothing @same.txt !`cat same.txt` " + plain})

@@ -154,7 +154,7 @@ type service struct {
 	out bytes.Buffer
 }
 
-var readyLine = regexp.MustCompile(`ready.*?(http://[^\s]+)`)
+var readyLine = regexp.MustCompile(`(?m)^ready: (http://\S+)`)
 
 // up starts the service with the scripted model on a free port and waits until it is ready.
 func up(t testing.TB, home string, options ...func(*exec.Cmd)) *service {
