@@ -104,10 +104,14 @@ func (c *command) leave(forget bool) {
 		go func() {
 			ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 			defer cancel()
-			for {
-				if _, _, _, err := c.out.Next(ctx); err != nil {
-					break
-				}
+			// A reader that was interrupted is of no use any more.
+			_ = c.out.Close()
+			out, err := c.b.Output(ctx, c.id, sandbox.OutputOptions{Offset: c.out.Offset(), Follow: true})
+			if err != nil {
+				return
+			}
+			for c.out = out; err == nil; {
+				_, _, _, err = out.Next(ctx)
 			}
 			c.end(forget)
 		}()

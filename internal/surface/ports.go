@@ -13,11 +13,13 @@ import (
 // ports is the contract's sandbox.Ports, without listening.
 type ports struct{ part }
 
-var portsClass = capnweb.NewClass[ports](capnweb.Methods{
+var portMethods = capnweb.Methods{
 	"list":  guarded("port.list", "", ports.list),
 	"watch": guarded("port.list", "", ports.watch),
 	"dial":  guarded("port.connect", "", ports.dial),
-}, capnweb.Concurrent())
+}
+
+var portsClass = capnweb.NewClass[ports](portMethods, capnweb.Concurrent())
 
 func (p ports) list(ctx context.Context) ([]sandbox.PortInfo, error) { return p.b.ListPorts(ctx) }
 

@@ -12,11 +12,13 @@ import (
 // search is the contract's sandbox.Search.
 type search struct{ part }
 
-var searchClass = capnweb.NewClass[search](capnweb.Methods{
+var searchMethods = capnweb.Methods{
 	"glob": guarded("file.search", "", search.glob),
 	"grep": guarded("file.search", "pattern", search.grep),
 	"find": guarded("file.search", "query", search.find),
-}, capnweb.Concurrent())
+}
+
+var searchClass = capnweb.NewClass[search](searchMethods, capnweb.Concurrent())
 
 // scope is sandbox.Scope, with the timeout in milliseconds.
 type scope struct {

@@ -12,7 +12,7 @@ import (
 // terminals are processes on terminals.
 type terminals struct{ part }
 
-var terminalsClass = capnweb.NewClass[terminals](capnweb.Methods{
+var terminalRoomMethods = capnweb.Methods{
 	"create": guarded("terminal.create", "", terminals.create),
 	"get":    guarded("terminal.get", "processId", terminals.get),
 	"list":   guarded("terminal.list", "", terminals.list),
@@ -21,7 +21,9 @@ var terminalsClass = capnweb.NewClass[terminals](capnweb.Methods{
 	"resize": guarded("terminal.resize", "processId", terminals.resize),
 	"kill":   guarded("terminal.kill", "processId", terminals.kill),
 	"wait":   guarded("terminal.get", "processId", terminals.wait),
-}, capnweb.Concurrent())
+}
+
+var terminalsClass = capnweb.NewClass[terminals](terminalRoomMethods, capnweb.Concurrent())
 
 type terminalOptions struct {
 	ID      string             `json:"id"`
