@@ -199,9 +199,8 @@ func (c *Client) Info(ctx context.Context) (*GuestInfo, error) {
 	return call[*GuestInfo](ctx, c, "info", "info")
 }
 
-// Agent is the restricted object that may be handed to OpenCode: tools, cancel,
-// exec, readFile and writeFile, and nothing else. Close the stub when it is no
-// longer needed.
+// Agent is the restricted object that may be handed to OpenCode: tool and cancel,
+// and nothing else. Close the stub when it is no longer needed.
 func (c *Client) Agent() *capnweb.Stub {
 	p := c.main.Get("agent")
 	defer p.Close()

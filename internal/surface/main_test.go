@@ -61,6 +61,19 @@ type box struct {
 
 // newBox starts a guest and connects to it. It may be called from any goroutine.
 func newBox(ctx context.Context) (*box, error) {
+	b, err := startBox()
+	if err != nil {
+		return nil, err
+	}
+	b.Client, err = sandbox.Connect(ctx, b.dial)
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, b.stderr.String())
+	}
+	return b, nil
+}
+
+// startBox starts a guest.
+func startBox() (*box, error) {
 	dir, err := os.MkdirTemp("", "ts")
 	if err != nil {
 		return nil, err
@@ -78,10 +91,6 @@ func newBox(ctx context.Context) (*box, error) {
 	}
 	if err := b.launch(cfg); err != nil {
 		return nil, err
-	}
-	b.Client, err = sandbox.Connect(ctx, b.dial)
-	if err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, b.stderr.String())
 	}
 	return b, nil
 }
@@ -139,7 +148,13 @@ func (b *box) dial(ctx context.Context) (net.Conn, error) {
 func (b *box) end() error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	err := b.Shutdown(ctx)
+	var err error
+	if b.Client == nil {
+		if b.Client, err = sandbox.Connect(ctx, b.dial); err != nil {
+			return err
+		}
+	}
+	err = b.Shutdown(ctx)
 	_ = b.Close()
 	select {
 	case <-b.exited:

@@ -26,6 +26,7 @@ import (
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/capnweb/httprpc"
 	"github.com/tongs-dev/tongs/internal/surface"
+	"github.com/tongs-dev/tongs/sandbox/remote"
 )
 
 //go:embed js/*.mjs js/package.json js/package-lock.json
@@ -199,16 +200,26 @@ type verdict struct {
 	Ms      float64 `json:"ms"`
 }
 
-// TestJavaScript has the plain npm client do everything to surfaces. Each case ends with everything disposed,
-// and with nothing but the main objects in the session's tables.
+// TestJavaScript has the plain npm client do everything to surfaces, and again through the public endpoint
+// and the fleet. Each case ends with everything disposed, and with nothing but the main objects in the session's
+// tables. Plain guests share /tmp, so the two go one after the other.
 func TestJavaScript(t *testing.T) {
 	t.Parallel()
+	t.Run("surface", func(t *testing.T) { runSuite(t, "ws"+strings.TrimPrefix(serve(t).URL, "http"), "") })
+	t.Run("endpoint", func(t *testing.T) {
+		url, token := servePublic(t)
+		runSuite(t, "ws"+strings.TrimPrefix(url, "http")+remote.Path, token)
+	})
+}
+
+func runSuite(t *testing.T, url, token string) {
+	t.Helper()
 	dir := scriptDir(t)
-	e := serve(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
-	args := append([]string{"suite.mjs", "ws" + strings.TrimPrefix(e.URL, "http")}, strings.Fields(os.Getenv("TONGS_TEST_CASES"))...)
+	args := append([]string{"suite.mjs", url}, strings.Fields(os.Getenv("TONGS_TEST_CASES"))...)
 	cmd := exec.CommandContext(ctx, "node", args...)
+	cmd.Env = append(os.Environ(), "TONGS_TOKEN="+token)
 	cmd.Dir = dir
 	cmd.WaitDelay = 10 * time.Second
 	var stderr syncBuffer

@@ -41,7 +41,8 @@ class Transport {
 }
 
 export function connect(url) {
-  const ws = new WebSocket(url, { maxPayload: 1 << 28, perMessageDeflate: false });
+  const headers = process.env.TONGS_TOKEN ? { authorization: `Bearer ${process.env.TONGS_TOKEN}` } : {};
+  const ws = new WebSocket(url, { maxPayload: 1 << 28, perMessageDeflate: false, headers });
   const rpc = new RpcSession(new Transport(ws));
   return {
     ws,
