@@ -184,7 +184,11 @@ func (d *Doors) view(ctx context.Context, conn *websocket.Conn, t *terminal, cur
 			continue
 		}
 		if ended && told {
-			_ = conn.Close(websocket.StatusNormalClosure, "")
+			code, reason := websocket.StatusNormalClosure, ""
+			if _, lost := d.terminals.lost(t.id); lost {
+				code, reason = websocket.StatusTryAgainLater, "the connection to the sandbox broke"
+			}
+			_ = conn.Close(code, reason)
 			return
 		}
 		if !told {

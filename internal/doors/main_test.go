@@ -56,6 +56,21 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// dialers are the ways to the guests, by the clients that newBox has returned.
+var dialers sync.Map
+
+// again makes another connection to a box.
+func again(t testing.TB, box *sandbox.Client) *sandbox.Client {
+	t.Helper()
+	dial, _ := dialers.Load(box)
+	c, err := sandbox.Connect(t.Context(), dial.(func(context.Context) (net.Conn, error)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 // newBox starts a guest, without isolation, whose project is the directory.
 func newBox(t testing.TB, project string) *sandbox.Client {
 	t.Helper()
@@ -118,9 +133,18 @@ func newBox(t testing.TB, project string) *sandbox.Client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}
+	dialers.Store(box, dial)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
+		if box.Err() != nil { // a test has broken it
+			if again, err := sandbox.Connect(ctx, dial); err == nil {
+				box = again
+			}
+		}
 		_ = box.Shutdown(ctx)
 		_ = box.Close()
 		select {

@@ -68,6 +68,7 @@ type terminal struct {
 	gone    int64  // UTF-16 units that stood before buffer
 	units   int64  // UTF-16 units in all: OpenCode's cursors count those
 	changed chan struct{}
+	lost    bool // the connection to the sandbox broke: it may still run
 
 	life     context.Context // ends with the terminal
 	typing   chan struct{}   // held by who types
@@ -294,10 +295,17 @@ func (d *Doors) follow(a *asked, p sandbox.ProcessInfo) (*terminal, error) {
 	}
 	ts.all[p.ID] = t
 	go func() {
+		select {
+		case <-t.box.Done(): // with the session, what is typed is lost too
+			cancel()
+		case <-t.done:
+		}
+	}()
+	go func() {
 		defer close(t.done)
 		defer cancel()
 		exit, err := t.read(ctx, p.LogStart)
-		t.end()
+		t.end(exit == nil)
 		if exit != nil {
 			d.tell("pty.exited", map[string]any{"id": t.id, "exitCode": exit.ShellCode()})
 		}
@@ -320,16 +328,40 @@ func (d *Doors) find(a *asked, id string) (*terminal, error) {
 		return t
 	}
 	t := look()
-	if t == nil && a.box != nil { // after a restart: it may be one of the client's session
-		if err := d.recover(a); err != nil {
-			return nil, err
+	if t == nil { // after a restart it may be one of the client's session
+		if session, lost := d.terminals.lost(id); lost {
+			box, err := d.cfg.Sandbox(a.ctx, session)
+			if err != nil {
+				return nil, err
+			}
+			again := *a
+			again.box, again.session = box, session
+			a = &again
 		}
-		t = look()
+		if a.box != nil {
+			if err := d.recover(a); err != nil {
+				return nil, err
+			}
+			t = look()
+		}
 	}
 	if t == nil {
 		return nil, notFound(id)
 	}
 	return t, nil
+}
+
+// lost returns the session of a terminal whose sandbox has to be reached anew.
+func (ts *terminals) lost(id string) (session string, lost bool) {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	t, ok := ts.all[id]
+	if !ok {
+		return "", false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.session, t.lost
 }
 
 // getTerminal answers GET /pty/{ptyID}.

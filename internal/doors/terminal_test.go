@@ -363,6 +363,30 @@ func TestTerminalOutlivesTheHost(t *testing.T) {
 	}
 }
 
+// TestTerminalWhoseConnectionBreaks is there again when its sandbox is.
+func TestTerminalWhoseConnectionBreaks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	box := newBox(t, dir)
+	w := newWorld(t, dir)
+	w.session("ses_a", box)
+	p := w.person("X-Tongs-Session", "ses_a")
+	made := p.terminal(`{"command":"sh"}`)
+	s := p.watch("/pty/" + made.ID + "/connect")
+	s.types("x=ke; echo be$((1+1))fore\n")
+	s.until("be2fore\r\n")
+	w.session("ses_a", again(t, box))
+	box.Close()
+	if code := s.end(); code != websocket.StatusTryAgainLater {
+		t.Errorf("it ended with %d", code)
+	}
+	// By its id alone, as a browser asks.
+	next := w.person().watch("/pty/" + made.ID + "/connect")
+	next.until("be2fore\r\n")
+	next.types("echo ${x}pt\n")
+	next.until("kept\r\n")
+}
+
 // TestTerminalSlowViewer lets one viewer read nothing: the terminal and the others go on.
 func TestTerminalSlowViewer(t *testing.T) {
 	t.Parallel()

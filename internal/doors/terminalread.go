@@ -124,10 +124,11 @@ func (t *terminal) add(data []byte, dropped int64) {
 	t.changed = make(chan struct{})
 }
 
-func (t *terminal) end() {
+// end says that nothing more comes; lost, that this is not known to be the program's end.
+func (t *terminal) end(lost bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.info.Status = "exited"
+	t.info.Status, t.lost = "exited", lost
 	close(t.changed)
 	t.changed = make(chan struct{})
 }
