@@ -39,7 +39,7 @@ type viewer struct {
 
 // How long a lost connection is tried to be made again, and how long between two attempts.
 const (
-	reconnectTimeout = 60 * time.Second
+	reconnectTimeout = 3 * time.Minute
 	reconnectPause   = 250 * time.Millisecond
 )
 
