@@ -31,6 +31,12 @@ import (
 func serveOpenCode(t *testing.T, binary string, c *opencode.Configured) string {
 	t.Helper()
 	home := t.TempDir()
+	return serve(t, binary, home, []string{"HOME=" + home, "PATH=/usr/bin:/bin", "OPENCODE_CONFIG_CONTENT=" + string(c.Content)})
+}
+
+// serve starts the real OpenCode in a directory, and with just that environment, and returns its URL.
+func serve(t *testing.T, binary, dir string, env []string) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -38,9 +44,9 @@ func serveOpenCode(t *testing.T, binary string, c *opencode.Configured) string {
 	_, port, _ := net.SplitHostPort(l.Addr().String())
 	l.Close()
 	cmd := exec.Command(binary, "serve", "--hostname", "127.0.0.1", "--port", port, "--print-logs")
-	cmd.Dir = home
-	cmd.Env = []string{"HOME=" + home, "PATH=/usr/bin:/bin", "OPENCODE_CONFIG_CONTENT=" + string(c.Content), "OPENCODE_DISABLE_PROJECT_CONFIG=1",
-		"OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_AUTOUPDATE=1", "OPENCODE_DISABLE_SHARE=1", "OPENCODE_DISABLE_LSP_DOWNLOAD=1"}
+	cmd.Dir = dir
+	cmd.Env = append([]string{"OPENCODE_DISABLE_PROJECT_CONFIG=1", "OPENCODE_DISABLE_MODELS_FETCH=1", "OPENCODE_DISABLE_AUTOUPDATE=1",
+		"OPENCODE_DISABLE_SHARE=1", "OPENCODE_DISABLE_LSP_DOWNLOAD=1"}, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	pr, pw := io.Pipe()
 	cmd.Stdout, cmd.Stderr = pw, pw

@@ -39,17 +39,39 @@ type rig struct {
 
 const scripted = "tongs/scripted"
 
+// rigOptions are what a rig may have in another way; the zero value is newRig's.
+type rigOptions struct {
+	env       map[string]string
+	model     http.Handler              // default: the scripted model
+	content   func(model string) []byte // default: testContent
+	sandboxes opencode.Sandboxes        // default: fake ones
+}
+
 func newRig(t *testing.T, env map[string]string) *rig {
+	t.Helper()
+	return newRigWith(t, rigOptions{env: env})
+}
+
+func newRigWith(t *testing.T, o rigOptions) *rig {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("the real OpenCode is not run in short mode")
 	}
 	binary := realBinary(t).Path
-	model := httptest.NewServer(scriptmodel.New(scriptmodel.Options{}))
+	if o.model == nil {
+		o.model = scriptmodel.New(scriptmodel.Options{})
+	}
+	if o.content == nil {
+		o.content = testContent
+	}
+	model := httptest.NewServer(o.model)
 	t.Cleanup(model.Close)
 	home, project := places(t)
 	ports := freePorts(t, 2)
 	r := &rig{t: t, machine: newLocalMachine(t), boxes: newFakeSandboxes(t), project: project, bridgePort: fmt.Sprint(ports[1])}
+	if o.sandboxes == nil {
+		o.sandboxes = r.boxes
+	}
 	r.host = newHost(t, opencode.HostConfig{
 		Machine: func(ctx context.Context) (opencode.Machine, error) {
 			m, err := r.machine.connect(ctx)
@@ -58,8 +80,8 @@ func newRig(t *testing.T, env map[string]string) *rig {
 			}
 			return &watchedMachine{m, r, r.bridgePort}, nil
 		},
-		Content: testContent(model.URL), Sandboxes: r.boxes, Models: []opencode.Model{{Provider: "tongs", ID: "scripted"}},
-		Binary: binary, Home: home, Project: project, Port: ports[0], BridgePort: ports[1], Env: env, Logger: testLogger(t),
+		Content: o.content(model.URL), Sandboxes: o.sandboxes, Models: []opencode.Model{{Provider: "tongs", ID: "scripted"}},
+		Binary: binary, Home: home, Project: project, Port: ports[0], BridgePort: ports[1], Env: o.env, Logger: testLogger(t),
 		OnCall: func(e opencode.CallEvent) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -244,11 +266,15 @@ func bash(command string) map[string]any { return call("bash", map[string]any{"c
 
 // events follows OpenCode's events, calling f for each until it returns true.
 func (r *rig) events(ctx context.Context, f func(kind string, properties map[string]any) bool) error {
-	req, err := http.NewRequestWithContext(ctx, "GET", r.host.URL()+"/event?directory="+url.QueryEscape(r.project), nil)
+	base, client := r.base, http.DefaultClient
+	if base == "" {
+		base, client = r.host.URL(), r.host.Client()
+	}
+	req, err := http.NewRequestWithContext(ctx, "GET", base+"/event?directory="+url.QueryEscape(r.project), nil)
 	if err != nil {
 		return err
 	}
-	resp, err := r.host.Client().Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

@@ -8,11 +8,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/tongs-dev/tongs/internal/tool"
+	"github.com/tongs-dev/tongs/internal/tool/tooltest"
 )
 
 func FuzzPatch(f *testing.F) {
-	for _, g := range patchGoldens() {
-		f.Add(g.args["patchText"].(string), g.files["a.txt"])
+	for _, g := range tooltest.PatchCases() {
+		f.Add(g.Args["patchText"].(string), g.Files["a.txt"])
 	}
 	f.Fuzz(func(t *testing.T, patch, text string) {
 		n, err := tool.ParsePatch(patch)
@@ -27,9 +28,9 @@ func FuzzPatch(f *testing.F) {
 }
 
 func FuzzReplace(f *testing.F) {
-	for _, g := range editGoldens() {
-		all, _ := g.args["replaceAll"].(bool)
-		f.Add(g.files["a.txt"], g.args["oldString"].(string), g.args["newString"].(string), all)
+	for _, g := range tooltest.EditCases() {
+		all, _ := g.Args["replaceAll"].(bool)
+		f.Add(g.Files["a.txt"], g.Args["oldString"].(string), g.Args["newString"].(string), all)
 	}
 	f.Fuzz(func(t *testing.T, content, old, new string, all bool) {
 		if old == "" || old == new {
@@ -49,8 +50,8 @@ func FuzzReplace(f *testing.F) {
 }
 
 func FuzzPattern(f *testing.F) {
-	for _, g := range searchGoldens() {
-		f.Add(g.args["pattern"].(string), "lib/deep/er/x.ts")
+	for _, g := range tooltest.SearchCases() {
+		f.Add(g.Args["pattern"].(string), "lib/deep/er/x.ts")
 	}
 	f.Fuzz(func(t *testing.T, pattern, path string) {
 		_, _ = tool.MatchPattern(pattern, path, false)
@@ -59,8 +60,8 @@ func FuzzPattern(f *testing.F) {
 
 func FuzzCommand(f *testing.F) {
 	f.Add("A=(")
-	for _, g := range bashGoldens() {
-		f.Add(g.args["command"].(string))
+	for _, g := range tooltest.BashCases() {
+		f.Add(g.Args["command"].(string))
 	}
 	f.Fuzz(func(t *testing.T, line string) {
 		patterns, _, read := tool.ScanCommand(line)
@@ -73,10 +74,10 @@ func FuzzCommand(f *testing.F) {
 // FuzzCall hands a tool any JSON: an answer or an error, no panic, nothing that
 // is no UTF-8, nothing too long.
 func FuzzCall(f *testing.F) {
-	for _, all := range [][]golden{readGoldens(), searchGoldens(), editGoldens()} {
+	for _, all := range [][]tooltest.Case{tooltest.ReadCases(), tooltest.SearchCases(), tooltest.EditCases()} {
 		for _, g := range all {
-			text, _ := json.Marshal(g.args)
-			f.Add(g.tool, string(text))
+			text, _ := json.Marshal(g.Args)
+			f.Add(g.Tool, string(text))
 		}
 	}
 	f.Fuzz(func(t *testing.T, name, args string) {

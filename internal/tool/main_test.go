@@ -13,8 +13,28 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tongs-dev/tongs/internal/tool"
+	"github.com/tongs-dev/tongs/internal/tool/tooltest"
 	"github.com/tongs-dev/tongs/sandbox"
 )
+
+type (
+	m = map[string]any
+	f = map[string]string
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tree(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	files, err := tooltest.Tree(dir)
+	must(t, err)
+	return files
+}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

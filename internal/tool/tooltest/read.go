@@ -1,9 +1,6 @@
-package tool_test
+package tooltest
 
 import "strings"
-
-type m = map[string]any
-type f = map[string]string
 
 // Pictures of one pixel: OpenCode drops what it can't decode.
 const (
@@ -19,26 +16,16 @@ func numbered(n int) string {
 	return b.String()
 }
 
-func goldens() []golden {
-	g := []golden{}
-	g = append(g, readGoldens()...)
-	g = append(g, writeGoldens()...)
-	g = append(g, editGoldens()...)
-	g = append(g, patchGoldens()...)
-	g = append(g, searchGoldens()...)
-	g = append(g, bashGoldens()...)
-	return g
-}
-
-func readGoldens() []golden {
-	read := func(name string, files f, args m) golden {
+// ReadCases are those of read.
+func ReadCases() []Case {
+	read := func(name string, files f, args m) Case {
 		if args["filePath"] == nil {
 			args["filePath"] = "{P}/a.txt"
 		}
-		return golden{name: name, files: files, tool: "read", args: args}
+		return Case{Name: name, Files: files, Tool: "read", Args: args}
 	}
 	text := f{"a.txt": "one\ntwo\nthree\n"}
-	return []golden{
+	return []Case{
 		read("plain", text, m{}),
 		read("no newline at end", f{"a.txt": "one\ntwo"}, m{}),
 		read("empty", f{"a.txt": ""}, m{}),
@@ -84,28 +71,28 @@ func readGoldens() []golden {
 		read("nested instructions", f{"d/e/a.txt": "x\n", "d/AGENTS.md": "Do this.\n", "d/e/CLAUDE.md": "Do that."}, m{"filePath": "{P}/d/e/a.txt"}),
 		read("instructions themselves", f{"d/AGENTS.md": "Do this.\n"}, m{"filePath": "{P}/d/AGENTS.md"}),
 		{
-			name: "text named png", files: f{"a.png": "no image\n"}, tool: "read", args: m{"filePath": "{P}/a.png"},
-			differs: "an attachment that is no image makes the session's later requests fail",
+			Name: "text named png", Files: f{"a.png": "no image\n"}, Tool: "read", Args: m{"filePath": "{P}/a.png"},
+			Differs: "an attachment that is no image makes the session's later requests fail",
 		},
 		{
-			name: "empty png", files: f{"a.png": ""}, tool: "read", args: m{"filePath": "{P}/a.png"},
-			differs: "an attachment that is no image makes the session's later requests fail",
+			Name: "empty png", Files: f{"a.png": ""}, Tool: "read", Args: m{"filePath": "{P}/a.png"},
+			Differs: "an attachment that is no image makes the session's later requests fail",
 		},
 		{
-			name: "link to outside", files: f{"l": "->/etc/hostname"}, tool: "read", args: m{"filePath": "{P}/l"},
-			differs: "where a link leads is asked about, too",
+			Name: "link to outside", Files: f{"l": "->/etc/hostname"}, Tool: "read", Args: m{"filePath": "{P}/l"},
+			Differs: "where a link leads is asked about, too",
 		},
 	}
 }
 
-func writeGoldens() []golden {
-	write := func(name string, files f, args m) golden {
+func writeCases() []Case {
+	write := func(name string, files f, args m) Case {
 		if args["filePath"] == nil {
 			args["filePath"] = "{P}/a.txt"
 		}
-		return golden{name: name, files: files, tool: "write", args: args}
+		return Case{Name: name, Files: files, Tool: "write", Args: args}
 	}
-	return []golden{
+	return []Case{
 		write("new", nil, m{"content": "one\n"}),
 		write("new, empty", nil, m{"content": ""}),
 		write("new in new directories", nil, m{"filePath": "{P}/x/y/z.txt", "content": "one"}),
@@ -122,6 +109,6 @@ func writeGoldens() []golden {
 		write("moved block", f{"a.txt": "a\nb\nc\nd\ne\nf\ng\n"}, m{"content": "d\ne\na\nb\nc\nf\ng\n"}),
 		write("repeated lines", f{"a.txt": "x\n\nx\n\nx\n"}, m{"content": "x\n\ny\n\nx\n\nx\n\n"}),
 		write("link", f{"t.txt": "old\n", "l": "->t.txt"}, m{"filePath": "{P}/l", "content": "new\n"}),
-		{name: "directory", files: f{"d/": ""}, tool: "write", args: m{"filePath": "{P}/d", "content": "x"}, differs: "a clearer error"},
+		{Name: "directory", Files: f{"d/": ""}, Tool: "write", Args: m{"filePath": "{P}/d", "content": "x"}, Differs: "a clearer error"},
 	}
 }

@@ -1,19 +1,20 @@
-package tool_test
+package tooltest
 
 import "strings"
 
-func editGoldens() []golden {
-	edit := func(name, before, old, new string, more ...any) golden {
+// EditCases are those of edit.
+func EditCases() []Case {
+	edit := func(name, before, old, new string, more ...any) Case {
 		args := m{"filePath": "{P}/a.txt", "oldString": old, "newString": new}
 		for i := 0; i+1 < len(more); i += 2 {
 			args[more[i].(string)] = more[i+1]
 		}
-		return golden{name: name, files: f{"a.txt": before}, tool: "edit", args: args}
+		return Case{Name: name, Files: f{"a.txt": before}, Tool: "edit", Args: args}
 	}
 	all := []any{"replaceAll", true}
 	code := "func main() {\n\tif x {\n\t\tfoo(1)\n\t\tbar(2)\n\t}\n\treturn\n}\n"
-	other := func(g golden, why string) golden { g.differs = why; return g }
-	return []golden{
+	other := func(g Case, why string) Case { g.Differs = why; return g }
+	return []Case{
 		edit("simple", "one two three\n", "two", "2"),
 		edit("one of several lines", "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\n", "f\n", "F\nG\n"),
 		edit("several matches", "x\ny\nx\n", "x", "z"),
@@ -27,12 +28,12 @@ func editGoldens() []golden {
 		edit("delete a line", "a\nb\nc\n", "b\n", ""),
 		edit("delete all", "abc", "abc", ""),
 		edit("empty old, file there", "abc\n", "", "x"),
-		{name: "empty old, new file", tool: "edit", args: m{"filePath": "{P}/n/new.txt", "oldString": "", "newString": "x\ny"}},
-		{name: "empty old, new file with bom", tool: "edit", args: m{"filePath": "{P}/new.txt", "oldString": "", "newString": "\ufeffx\n"}},
-		{name: "missing file", tool: "edit", args: m{"filePath": "{P}/no.txt", "oldString": "a", "newString": "b"}},
-		{name: "directory", files: f{"d/": ""}, tool: "edit", args: m{"filePath": "{P}/d", "oldString": "a", "newString": "b"}},
-		{name: "empty path", tool: "edit", args: m{"filePath": "", "oldString": "a", "newString": "b"}},
-		{name: "relative path", files: f{"a.txt": "a"}, tool: "edit", args: m{"filePath": "a.txt", "oldString": "a", "newString": "b"}},
+		{Name: "empty old, new file", Tool: "edit", Args: m{"filePath": "{P}/n/new.txt", "oldString": "", "newString": "x\ny"}},
+		{Name: "empty old, new file with bom", Tool: "edit", Args: m{"filePath": "{P}/new.txt", "oldString": "", "newString": "\ufeffx\n"}},
+		{Name: "missing file", Tool: "edit", Args: m{"filePath": "{P}/no.txt", "oldString": "a", "newString": "b"}},
+		{Name: "directory", Files: f{"d/": ""}, Tool: "edit", Args: m{"filePath": "{P}/d", "oldString": "a", "newString": "b"}},
+		{Name: "empty path", Tool: "edit", Args: m{"filePath": "", "oldString": "a", "newString": "b"}},
+		{Name: "relative path", Files: f{"a.txt": "a"}, Tool: "edit", Args: m{"filePath": "a.txt", "oldString": "a", "newString": "b"}},
 
 		edit("crlf file, lf old", "one\r\ntwo\r\nthree\r\n", "one\ntwo", "1\n2"),
 		edit("crlf file, crlf old", "one\r\ntwo\r\n", "one\r\ntwo", "1\r\n2"),
@@ -91,23 +92,24 @@ func editGoldens() []golden {
 		edit("two hunks", numbered(30), "line \nline x\nline xx\nline xxx\nline xxxx\nline xxxxx\nline xxxxxx\nline \n", "Z", all...),
 		edit("dashes in text", "a\n--- b\n+++ c\nd\n", "--- b", "--- B"),
 		{
-			name: "bytes that are no text", files: f{"a.txt": "one\xff\ntwo\n"}, tool: "edit",
-			args:    m{"filePath": "{P}/a.txt", "oldString": "two", "newString": "2"},
-			differs: "the built-in replaces bytes elsewhere in the file that are no UTF-8",
+			Name: "bytes that are no text", Files: f{"a.txt": "one\xff\ntwo\n"}, Tool: "edit",
+			Args:    m{"filePath": "{P}/a.txt", "oldString": "two", "newString": "2"},
+			Differs: "the built-in replaces bytes elsewhere in the file that are no UTF-8",
 		},
 	}
 }
 
-func patchGoldens() []golden {
-	patch := func(name string, files f, lines ...string) golden {
-		return golden{name: name, files: files, tool: "apply_patch", args: m{"patchText": strings.Join(lines, "\n")}}
+// PatchCases are those of apply_patch.
+func PatchCases() []Case {
+	patch := func(name string, files f, lines ...string) Case {
+		return Case{Name: name, Files: files, Tool: "apply_patch", Args: m{"patchText": strings.Join(lines, "\n")}}
 	}
-	body := func(name string, files f, lines ...string) golden {
+	body := func(name string, files f, lines ...string) Case {
 		return patch(name, files, append(append([]string{"*** Begin Patch"}, lines...), "*** End Patch")...)
 	}
-	other := func(g golden, why string) golden { g.differs = why; return g }
+	other := func(g Case, why string) Case { g.Differs = why; return g }
 	a := f{"a.txt": "one\ntwo\nthree\nfour\nfive\n"}
-	return []golden{
+	return []Case{
 		body("add", nil, "*** Add File: new.txt", "+one", "+two"),
 		body("add in new directory", nil, "*** Add File: x/y/new.txt", "+one"),
 		body("add empty", nil, "*** Add File: new.txt"),

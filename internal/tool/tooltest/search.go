@@ -1,4 +1,4 @@
-package tool_test
+package tooltest
 
 import (
 	"fmt"
@@ -23,17 +23,18 @@ func sources() f {
 	return files
 }
 
-func searchGoldens() []golden {
-	glob := func(pattern string, more ...any) golden {
+// SearchCases are those of glob and grep.
+func SearchCases() []Case {
+	glob := func(pattern string, more ...any) Case {
 		args := m{"pattern": pattern}
 		for i := 0; i+1 < len(more); i += 2 {
 			args[more[i].(string)] = more[i+1]
 		}
-		return golden{name: fmt.Sprint(pattern, more), files: sources(), tool: "glob", args: args}
+		return Case{Name: fmt.Sprint(pattern, more), Files: sources(), Tool: "glob", Args: args}
 	}
-	grep := func(pattern string, more ...any) golden {
+	grep := func(pattern string, more ...any) Case {
 		g := glob(pattern, more...)
-		g.tool = "grep"
+		g.Tool = "grep"
 		return g
 	}
 	many := f{}
@@ -44,15 +45,15 @@ func searchGoldens() []golden {
 	for i := range 100 {
 		hundred[fmt.Sprintf("f%03d.txt", i)] = "needle\n"
 	}
-	count := func(t *testing.T, theirs, ours outcome) {
+	count := func(t *testing.T, theirs, ours Outcome) {
 		t.Helper()
-		lines := func(o outcome) int { return strings.Count(o.Output, "\n") }
+		lines := func(o Outcome) int { return strings.Count(o.Output, "\n") }
 		if tail := ours.Output[strings.LastIndex(ours.Output, "\n"):]; !strings.HasSuffix(theirs.Output, tail) || lines(theirs) != lines(ours) && !strings.HasPrefix(ours.Output, "Found") {
 			t.Errorf("theirs\n%s\nours\n%s", theirs.Output, ours.Output)
 		}
 	}
 	first := "which of more than 100 the built-in gives is chance; ours are the first by path"
-	cases := []golden{
+	cases := []Case{
 		glob("*.go"), glob("**/*.go"), glob("*"), glob("**"), glob("**/*"), glob("lib/**"), glob("lib/*"), glob("lib/**/*.ts"),
 		glob("*.{ts,tsx}"), glob("**/*.{js,go}"), glob("{main,nothing}.go"), glob("?ain.go"), glob("[lm]ain.go"), glob("[!a]*.go"),
 		glob("/main.go"), glob("main.go"), glob("./main.go"), glob("app.*"), glob("web/app.*"), glob("lib/"), glob("lib"), glob("**/lib/**"),
@@ -61,49 +62,50 @@ func searchGoldens() []golden {
 		glob("*.GO"), glob("a*b"), glob("**er/*.ts"), glob("lib/**er/x.ts"), glob("{lib,web}/**"), glob("{**/x.ts,main.go}"), glob("lib/{deep/er,gen}/*"),
 		glob("*.go", "path", "{P}/lib"), glob("*.go", "path", "lib"), glob("*.go", "path", "{P}/main.go"), glob("*", "path", "{P}/node_modules"),
 		glob("*", "path", "{P}/.github"), glob("hosts", "path", "/etc"), glob("**/.git/**"), glob("HEAD"),
-		{name: "100", files: hundred, tool: "glob", args: m{"pattern": "*.txt"}},
-		{name: "150", files: many, tool: "glob", args: m{"pattern": "*.txt"}, differs: first, check: count},
+		{Name: "100", Files: hundred, Tool: "glob", Args: m{"pattern": "*.txt"}},
+		{Name: "150", Files: many, Tool: "glob", Args: m{"pattern": "*.txt"}, Differs: first, Check: count},
 
 		grep("hello"), grep("Hello"), grep("(?i)HELLO"), grep("TODO"), grep("hello|TODO"), grep(`func\s+\w+\(`), grep("^package"), grep(`\)$`), grep("nothing here"),
 		grep("hello", "include", "*.go"), grep("hello", "include", "*.{js,ts}"), grep("hello", "include", "lib/**"), grep("hello", "include", "*"),
 		grep("hello", "path", "{P}/lib"), grep("hello", "path", "lib"), grep("hello", "path", "{P}/node_modules"), grep("hello", "path", "sub"),
 		grep(`\bhello\b`), grep("-x"), grep("--version"), grep("a b"), grep(`"hello"`), grep("^$"), grep("^"), grep("a.*b"), grep(`\$|\{`), grep("[[:upper:]]{3,}"),
 		grep(`\x68ello`), grep("localhost", "path", "/etc", "include", "hosts"),
-		{name: "long line", files: f{"a.txt": strings.Repeat("x", 3000) + "needle" + strings.Repeat("y", 3000) + "\nshort needle\n"}, tool: "grep", args: m{"pattern": "needle"}},
-		{name: "100", files: hundred, tool: "grep", args: m{"pattern": "needle"}},
-		{name: "150", files: many, tool: "grep", args: m{"pattern": "needle"}, differs: first, check: count},
-		{name: "no pattern", tool: "grep", args: m{"pattern": ""}},
+		{Name: "long line", Files: f{"a.txt": strings.Repeat("x", 3000) + "needle" + strings.Repeat("y", 3000) + "\nshort needle\n"}, Tool: "grep", Args: m{"pattern": "needle"}},
+		{Name: "100", Files: hundred, Tool: "grep", Args: m{"pattern": "needle"}},
+		{Name: "150", Files: many, Tool: "grep", Args: m{"pattern": "needle"}, Differs: first, Check: count},
+		{Name: "no pattern", Tool: "grep", Args: m{"pattern": ""}},
 	}
 	differ := map[string]string{
 		"glob/path missing": "a clearer error", "glob/[": "a clearer error",
 		"grep/not UTF-8": "the built-in fails as a whole", "grep/file": "the built-in searches the whole directory of a file", "grep/(": "a clearer error", "grep/(?=x)": "a clearer error",
 	}
-	for _, g := range []golden{
-		{name: "path missing", tool: "glob", args: m{"pattern": "*", "path": "{P}/nowhere"}},
-		{name: "[", tool: "glob", args: m{"pattern": "["}},
-		{name: "file", files: sources(), tool: "grep", args: m{"pattern": "hello", "path": "{P}/web/app.js"}},
-		{name: "not UTF-8", files: f{"latin": "caf\xe9 hello\n"}, tool: "grep", args: m{"pattern": "caf"}},
-		{name: "(", tool: "grep", args: m{"pattern": "("}},
-		{name: "(?=x)", tool: "grep", args: m{"pattern": "(?=x)"}},
+	for _, g := range []Case{
+		{Name: "path missing", Tool: "glob", Args: m{"pattern": "*", "path": "{P}/nowhere"}},
+		{Name: "[", Tool: "glob", Args: m{"pattern": "["}},
+		{Name: "file", Files: sources(), Tool: "grep", Args: m{"pattern": "hello", "path": "{P}/web/app.js"}},
+		{Name: "not UTF-8", Files: f{"latin": "caf\xe9 hello\n"}, Tool: "grep", Args: m{"pattern": "caf"}},
+		{Name: "(", Tool: "grep", Args: m{"pattern": "("}},
+		{Name: "(?=x)", Tool: "grep", Args: m{"pattern": "(?=x)"}},
 	} {
-		g.differs = differ[g.tool+"/"+g.name]
+		g.Differs = differ[g.Tool+"/"+g.Name]
 		cases = append(cases, g)
 	}
 	return cases
 }
 
-func bashGoldens() []golden {
-	bash := func(command string, more ...any) golden {
+// BashCases are those of bash.
+func BashCases() []Case {
+	bash := func(command string, more ...any) Case {
 		args := m{"command": command}
 		for i := 0; i+1 < len(more); i += 2 {
 			args[more[i].(string)] = more[i+1]
 		}
-		return golden{name: command, files: f{"d/x.txt": "in d\n", "a.txt": "a\n"}, tool: "bash", args: args}
+		return Case{Name: strings.TrimSuffix(fmt.Sprint(command, " ", more), " []"), Files: f{"d/x.txt": "in d\n", "a.txt": "a\n"}, Tool: "bash", Args: args}
 	}
-	other := func(g golden, why string) golden { g.differs = why; return g }
-	cut := func(g golden) golden {
-		g.differs = "the note that output was cut counts, too, so that OpenCode does not cut again"
-		g.check = func(t *testing.T, theirs, ours outcome) {
+	other := func(g Case, why string) Case { g.Differs = why; return g }
+	cut := func(g Case) Case {
+		g.Differs = "the note that output was cut counts, too, so that OpenCode does not cut again"
+		g.Check = func(t *testing.T, theirs, ours Outcome) {
 			t.Helper()
 			head, tail, ok := strings.Cut(ours.Output, "FILE\n\n")
 			if !ok || !strings.HasPrefix(theirs.Output, head) || !strings.HasSuffix(theirs.Output, tail) || len(tail) < len(theirs.Output)*9/10 {
@@ -112,7 +114,7 @@ func bashGoldens() []golden {
 		}
 		return g
 	}
-	return []golden{
+	return []Case{
 		bash("echo hello"), bash("true"), bash("false"), bash("exit 7"), bash("printf 'no newline'"),
 		bash("pwd", "workdir", "{P}/d"), bash("pwd", "workdir", "d"), bash("pwd", "workdir", "/tmp"),
 		bash("cat /etc/hostname"), bash("cat < /etc/hostname"), bash("cd d && cat x.txt"), bash("cd /tmp && pwd"), bash("mkdir -p new/dir && touch new/dir/f"),
