@@ -125,7 +125,7 @@ export interface CommandOptions {
 }
 
 export interface ExecOptions extends CommandOptions {
-  /** Of each stream, in bytes; at most and by default 8 MiB and 16 MiB. More is cut: see truncated. */
+  /** Of each stream, in bytes; at most, and by default, 8 MiB. More is cut: see truncated. */
   maxOutput?: number;
   stream?: boolean;
   onOutput?: (stream: Stream, data: string) => void;

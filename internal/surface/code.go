@@ -224,7 +224,13 @@ func lines(b []byte) []string {
 func finished(text string, out *code.Outcome) *execution {
 	e := &execution{Code: text, Logs: executionLogs{lines(out.Stdout), lines(out.Stderr)}, Results: []map[string]any{}, Error: raised(out.Error),
 		ExecutionCount: out.Count, Truncated: out.Truncated, Fresh: out.Fresh}
+	room := maxText / 2
 	for _, r := range out.Results {
+		// Text may take six bytes for one, pictures four for three.
+		if room -= 6*(len(r.Text)+len(r.HTML)+len(r.Markdown)+len(r.SVG)+len(r.LaTeX)+len(r.JavaScript)+len(r.JSON)) + 2*(len(r.PNG)+len(r.JPEG)); room < 0 {
+			e.Truncated = true
+			break
+		}
 		e.Results = append(e.Results, shown(r))
 	}
 	return e

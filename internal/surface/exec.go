@@ -14,7 +14,7 @@ const (
 	// defaultOutput is how much of each stream exec's answer has; maxOutput is what maxOutput
 	// may ask for. What is longer goes through execStream.
 	defaultOutput = 8 << 20
-	maxOutput     = 16 << 20
+	maxOutput     = 8 << 20
 	// execLog is the buffer between a command and its reader.
 	execLog = 256 << 10
 	// maxTimeout is the longest time that can be asked for, about 34 years.
@@ -172,7 +172,7 @@ func outputLimit(op string, n float64) (int64, error) {
 	case n >= 1 && n <= maxOutput:
 		return int64(n), nil
 	}
-	return 0, invalid(op, "maxOutput must be 1 to 16777216 bytes", "use execStream for longer output")
+	return 0, invalid(op, "maxOutput must be 1 to 8388608 bytes", "use execStream for longer output")
 }
 
 func (b *box) result(command string, res *sandbox.ExecResult, encoding string) *execResult {
@@ -180,10 +180,23 @@ func (b *box) result(command string, res *sandbox.ExecResult, encoding string) *
 	if encoding == "base64" {
 		text = base64.StdEncoding.EncodeToString
 	}
-	return &execResult{
+	r := &execResult{
 		Success: res.Exit.Success(), ExitCode: res.Exit.ShellCode(), Stdout: text(res.Stdout), Stderr: text(res.Stderr),
 		Command: command, Duration: milliseconds(res.Duration), Timestamp: timestamp(res.Started), SessionID: b.session,
 		TimedOut: res.Exit.TimedOut, Truncated: res.Truncated,
+	}
+	r.fit()
+	return r
+}
+
+// fit cuts output that would make a message too long: control characters take six bytes each.
+func (r *execResult) fit() {
+	var cut bool
+	if r.Stdout, cut = fitting(r.Stdout, maxText/2); cut {
+		r.Truncated = true
+	}
+	if r.Stderr, cut = fitting(r.Stderr, maxText/2); cut {
+		r.Truncated = true
 	}
 }
 

@@ -251,6 +251,7 @@ func (b *box) execTold(ctx context.Context, text string, spec sandbox.ProcessSpe
 	}
 	r.Stdout, r.Stderr = encode(collected[sandbox.Stdout].b), encode(collected[sandbox.Stderr].b)
 	r.Truncated = r.Truncated || collected[sandbox.Stdout].cut || collected[sandbox.Stderr].cut
+	r.fit()
 	b.told(ctx, o.OnComplete, r)
 	return r, nil
 }

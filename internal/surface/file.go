@@ -187,7 +187,11 @@ func (b *box) readFile(ctx context.Context, name string, o *fileOptions) (*readF
 	if r.Encoding == "base64" {
 		r.Content = base64.StdEncoding.EncodeToString(data)
 	} else {
-		r.Content = valid(data)
+		text, cut := fitting(valid(data), maxText)
+		if cut {
+			return nil, sandbox.Errf(sandbox.CodeFileTooLarge, op, clipped(name)+" does not fit in one answer as text", "use readFileStream, or the encoding base64")
+		}
+		r.Content = text
 	}
 	return r, nil
 }

@@ -61,6 +61,7 @@ func (b *box) listFiles(ctx context.Context, name string, o *listOptions) (*list
 		return nil, sandbox.Errf(sandbox.CodeNotDirectory, "list files", clipped(name)+" is not a directory", "name a directory")
 	}
 	r := &listResult{Success: true, Path: name, Files: []fileEntry{}}
+	size := 0
 	opts := sandbox.ListOptions{Recursive: o.Recursive, Hidden: o.IncludeHidden, Limit: 10_000}
 	for {
 		page, err := b.ListFiles(ctx, dir, opts)
@@ -68,7 +69,7 @@ func (b *box) listFiles(ctx context.Context, name string, o *listOptions) (*list
 			return nil, err
 		}
 		for i := range page.Entries {
-			if len(r.Files) == maxListed {
+			if size += 2*len(page.Entries[i].Path) + 300; len(r.Files) == maxListed || size > maxText {
 				r.Truncated = true
 				break
 			}

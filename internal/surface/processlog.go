@@ -45,6 +45,11 @@ func (b *box) getProcessLogs(ctx context.Context, id string) (*processLogs, erro
 			stdout.Write(data)
 		}
 	}
+	for _, b := range []*bytes.Buffer{&stdout, &stderr} {
+		if _, cut := fitting(b.String(), maxText/2); cut {
+			return nil, sandbox.Errf(sandbox.CodeFileTooLarge, "process logs", "the log does not fit in one answer", "use streamProcessLogs")
+		}
+	}
 	logs.Stdout, logs.Stderr, logs.Offset = valid(stdout.Bytes()), valid(stderr.Bytes()), out.Offset()
 	return logs, nil
 }

@@ -69,3 +69,29 @@ func (d *textDecoder) exact(b []byte) (string, bool) {
 	}
 	return string(b), utf8.Valid(b)
 }
+
+// maxText is how long the text of one answer may be once it is JSON. A message may have 32 MiB; one
+// that has more ends the connection of the program that gets it.
+const maxText = 24 << 20
+
+// fitting is the beginning of s that takes at most limit bytes as JSON, and whether that is not all of it.
+func fitting(s string, limit int) (string, bool) {
+	if len(s) <= limit/6 {
+		return s, false
+	}
+	n := 0
+	for i, r := range s {
+		switch {
+		case r == '"' || r == '\\' || r == '\n' || r == '\t' || r == '\r':
+			n += 2
+		case r < ' ' || r == '\u2028' || r == '\u2029' || r == '<' || r == '>' || r == '&' || r == 0x7f:
+			n += 6
+		default:
+			n += utf8.RuneLen(r)
+		}
+		if n > limit {
+			return s[:i], true
+		}
+	}
+	return s, false
+}

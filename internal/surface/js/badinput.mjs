@@ -118,3 +118,13 @@ add("bad input: two thousand references given up at once", async ({ box }) => {
   await alive(box);
   await until("the sandbox is quiet", async () => (await box.info()).processes === 0);
 });
+
+add("bad input: output of nothing but NUL", async ({ box }) => {
+  const r = await box.exec("head -c 8000000 /dev/zero");
+  assert.equal(r.truncated, true);
+  assert.ok(r.stdout.length > 1_000_000);
+  await box.exec("head -c 8000000 /dev/zero | tr '\\0' '\\1' > ones");
+  await thrown(box.readFile("ones"), "FILE_TOO_LARGE");
+  assert.equal((await box.readFile("ones", { encoding: "base64" })).size, 8_000_000);
+  await alive(box);
+});
