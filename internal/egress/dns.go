@@ -29,7 +29,7 @@ func (g *Gate) ServeDNS(c net.PacketConn) error {
 	for {
 		n, from, err := c.ReadFrom(buf)
 		if err != nil {
-			if g.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if g.ctx.Err() != nil || closed(err) {
 				return nil
 			}
 			return err
@@ -57,7 +57,7 @@ func (g *Gate) ServeDNSTCP(l net.Listener) error {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			if g.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if g.ctx.Err() != nil || closed(err) {
 				return nil
 			}
 			return err

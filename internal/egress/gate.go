@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/tongs-dev/tongs/sandbox"
@@ -159,7 +160,7 @@ func (g *Gate) ServeTCP(l net.Listener) error {
 	for delay := time.Duration(0); ; {
 		conn, err := l.Accept()
 		if err != nil {
-			if g.ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+			if g.ctx.Err() != nil || closed(err) {
 				return nil
 			}
 			var temporary interface{ Temporary() bool } // no descriptors left, say: as net/http does
@@ -191,6 +192,9 @@ func (g *Gate) ServeTCP(l net.Listener) error {
 		})
 	}
 }
+
+// closed tells the end of a socket: closed here, or shut down by the sandbox's guest, which holds it too.
+func closed(err error) bool { return errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EINVAL) }
 
 // enter takes a place for a connection.
 func (g *Gate) enter() (release func(), ok bool) {
