@@ -47,8 +47,13 @@ var layers = map[string][]string{
 	"internal/opencode":    {"plugin", "internal/modelproxy", "sandbox", "capnweb", "capnweb/httprpc"},
 	"internal/gateway":     {"internal/opencode", "internal/fleet", "sandbox", "capnweb"},
 
+	"internal/snapshot": {"sandbox"},
+	"internal/undo":     {"internal/gateway", "internal/snapshot", "sandbox"},
+
 	"internal/shell": {"sandbox"},
 	"internal/doors": {"internal/gateway", "internal/shell", "sandbox"},
+
+	"internal/verify": {"sandbox"},
 
 	"internal/e2e": {}, // tests only, through the public faces
 	"internal/cli": {"", "internal/...", "plugin", "sandbox/...", "capnweb"},
