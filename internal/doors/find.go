@@ -72,7 +72,7 @@ func (d *Doors) findText(a *asked) (any, error) {
 	case errors.Is(err, errEnough):
 		return s.found, nil
 	case sandbox.CodeOf(err) == sandbox.CodeCommandNotFound:
-		return nil, &gateway.Error{Status: http.StatusNotImplemented, Code: "NO_RIPGREP", Message: "the sandbox has no ripgrep to search with", Hint: "install rg in its image; the agent's grep tool works without"}
+		return d.findWithout(a, pattern)
 	case err != nil:
 		return nil, err
 	case exit.Code == 2 && len(s.found) == 0 && stderr.Len() > 0:
@@ -125,9 +125,7 @@ func (s *matches) record(line []byte) {
 	m := r.Data
 	m.Path, m.Lines = m.Path.plain(), m.Lines.plain()
 	m.Path.Text = strings.TrimPrefix(m.Path.Text, "./")
-	if utf8.RuneCountInString(m.Lines.Text) > maxMatchText {
-		m.Lines.Text = string([]rune(m.Lines.Text)[:maxMatchText]) + "..."
-	}
+	m.Lines.Text = shorten(m.Lines.Text)
 	if len(m.Submatches) > maxSubmatches {
 		m.Submatches = m.Submatches[:maxSubmatches]
 	}
@@ -138,6 +136,14 @@ func (s *matches) record(line []byte) {
 		m.Submatches = []submatch{}
 	}
 	s.found = append(s.found, m)
+}
+
+// shorten cuts a line that is too long to show.
+func shorten(line string) string {
+	if utf8.RuneCountInString(line) <= maxMatchText {
+		return line
+	}
+	return string([]rune(line)[:maxMatchText]) + "..."
 }
 
 // limited keeps the beginning of what is written to it.

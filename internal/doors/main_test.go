@@ -72,7 +72,7 @@ func again(t testing.TB, box *sandbox.Client) *sandbox.Client {
 }
 
 // newBox starts a guest, without isolation, whose project is the directory.
-func newBox(t testing.TB, project string) *sandbox.Client {
+func newBox(t testing.TB, project string, path ...string) *sandbox.Client {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "td")
 	if err != nil {
@@ -101,9 +101,10 @@ func newBox(t testing.TB, project string) *sandbox.Client {
 		t.Fatal(err)
 	}
 	defer r.Close()
+	path = append(path, os.Getenv("PATH"))
 	doc, err := json.Marshal(guest.Boot{Guest: guest.Config{
 		ListenerFD: 3, Project: project, OutputDir: filepath.Join(dir, "out"),
-		User: guest.User{Root: os.Geteuid() == 0, Home: filepath.Join(dir, "home")}, Env: []string{"PATH=" + os.Getenv("PATH"), "MARK=" + filepath.Base(dir)},
+		User: guest.User{Root: os.Geteuid() == 0, Home: filepath.Join(dir, "home")}, Env: []string{"PATH=" + path[0], "MARK=" + filepath.Base(dir)},
 	}})
 	if err != nil {
 		t.Fatal(err)
