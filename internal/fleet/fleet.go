@@ -62,6 +62,8 @@ type Fleet struct {
 	members map[key]*member
 	gone    map[key]struct{} // forgotten ones, at most maxGone: calls that come late get no new sandbox
 	closed  bool
+	forks   int           // whose session is not known yet
+	begun   chan struct{} // closed when there are none any more; nil while there are none
 
 	abandoned sync.WaitGroup // what Create has to take back
 }
@@ -229,6 +231,10 @@ func (f *Fleet) close() []*member {
 
 func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, error) {
 	f.mu.Lock()
+	if err := f.forked(ctx, k); err != nil {
+		f.mu.Unlock()
+		return Sandbox{}, err
+	}
 	if f.closed {
 		f.mu.Unlock()
 		return Sandbox{}, errStopping("reach sandbox")

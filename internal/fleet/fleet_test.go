@@ -37,6 +37,7 @@ type machines struct {
 type machine struct {
 	status driver.Status
 	conns  []net.Conn // the guest's ends
+	from   string
 }
 
 func newMachines() *machines { return &machines{boxes: make(map[string]*machine)} }
@@ -56,7 +57,7 @@ func (m *machines) Create(ctx context.Context, spec driver.Spec) error {
 		m.fail = nil
 		return err
 	}
-	m.boxes[spec.ID] = &machine{status: driver.Status{ID: spec.ID, Labels: spec.Labels, Running: true, Created: time.Now()}}
+	m.boxes[spec.ID] = &machine{from: spec.From, status: driver.Status{ID: spec.ID, Labels: spec.Labels, Running: true, Created: time.Now()}}
 	return nil
 }
 

@@ -15,6 +15,7 @@ type member struct {
 	fleet *Fleet
 	key   key
 	id    string
+	from  string // the sandbox with whose files it starts; "": an image's
 
 	mu      sync.Mutex
 	made    bool // the driver has it
@@ -66,7 +67,11 @@ func (m *member) reach(ctx context.Context, spec driver.Spec) (*sandbox.Client, 
 
 // try connects: to the running guest, else to one that it starts, else to one that it makes.
 func (m *member) try(a *attempt, spec driver.Spec) {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	limit := startTimeout
+	if m.from != "" {
+		limit = forkTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	began := time.Now()
 	how := "reconnected"
@@ -85,7 +90,10 @@ func (m *member) try(a *attempt, spec driver.Spec) {
 		}
 	} else {
 		how = "created"
-		spec.ID = m.id
+		if m.from != "" {
+			how = "forked"
+		}
+		spec.ID, spec.From = m.id, m.from
 		spec.Labels = maps.Clone(spec.Labels)
 		if spec.Labels == nil {
 			spec.Labels = make(map[string]string)
