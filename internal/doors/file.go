@@ -78,6 +78,9 @@ func (d *Doors) listDirectory(a *asked) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if dir, ok := d.above(a.Request); ok {
+		return d.listAbove(dir, p), nil
+	}
 	abs, err := d.inside(p)
 	if err != nil {
 		return nil, err

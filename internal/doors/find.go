@@ -209,6 +209,9 @@ func (d *Doors) named(a *asked, kind string, limit int) ([]entry, error) {
 	if kind != "" && kind != "file" && kind != "directory" {
 		return nil, badInput("type is neither file nor directory", "see GET /doc")
 	}
+	if dir, ok := d.above(a.Request); ok {
+		return d.namedAbove(dir, query, kind, limit), nil
+	}
 	if a.box == nil {
 		return []entry{}, nil
 	}

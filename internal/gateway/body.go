@@ -56,7 +56,7 @@ func badBody(message, hint string) *Error {
 func (g *gateway) takeBody(w http.ResponseWriter, r *http.Request, rt *route) (*reqBody, notes, *Error) {
 	var n notes
 	if r.Method == http.MethodGet || r.Method == http.MethodHead || r.Body == nil || r.Body == http.NoBody {
-		if rt.body != nil {
+		if rt.body != nil && !rt.bare {
 			return nil, n, badBody("the request has no body", "send a JSON object")
 		}
 		return nil, n, nil

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -187,6 +188,20 @@ func TestBodiesThatAreWrong(t *testing.T) {
 	wantRefusal(t, ask(h, zipped), 415, "BAD_ENCODING")
 	if _, _, n := up.asked(); n != 0 {
 		t.Errorf("%d requests reached OpenCode", n)
+	}
+}
+
+// TestSessionWithoutBody makes one as the web page does: without a body, or a type of it.
+func TestSessionWithoutBody(t *testing.T) {
+	t.Parallel()
+	up := &upstream{}
+	r := httptest.NewRequest("POST", "/session?directory=%2Fhome%2Fuser%2Fproject", nil)
+	r.Host = "localhost:8787"
+	if w := ask(front(t, up, nil), r); w.Code != 200 {
+		t.Fatal(w.Code, w.Body)
+	}
+	if _, sent, n := up.asked(); n != 1 || sent != "" {
+		t.Errorf("OpenCode got %d requests, the body %q", n, sent)
 	}
 }
 

@@ -21,6 +21,7 @@ type row struct {
 	hold    bool        // pass: hold the reply back until the session is idle
 	upgrade bool        // pass or answer: a WebSocket may be opened
 	body    bodyCheck   // pass: read, checked and written anew
+	bare    bool        // pass: may come without a body, although one is checked
 	reply   emptyAnswer // answer: what is said
 	opens   bool        // pass: a client that asks this shows the session to somebody
 	command bool        // pass: a slash command, whose template may run commands
@@ -104,7 +105,7 @@ var table = []row{
 
 	// Sessions.
 	{method: "GET", pattern: "/session", kind: pass, reason: reading},
-	{method: "POST", pattern: "/session", kind: pass, body: checkSession, reason: "a new session; permissions in it may not lift the server's"},
+	{method: "POST", pattern: "/session", kind: pass, body: checkSession, bare: true, reason: "a new session; permissions in it may not lift the server's"},
 	{method: "GET", pattern: "/session/status", kind: pass, reason: reading},
 	{method: "GET", pattern: "/session/{sessionID}", kind: pass, opens: true, reason: reading},
 	{method: "PATCH", pattern: "/session/{sessionID}", kind: pass, body: checkSession, reason: "title and archive; permissions in it may not lift the server's"},
@@ -219,7 +220,7 @@ var table = []row{
 	{method: "GET", pattern: "/api/fs/list", kind: refuse, reason: hostFiles},
 	{method: "GET", pattern: "/api/fs/read/{path...}", kind: refuse, reason: hostFiles},
 	{method: "GET", pattern: "/api/event", kind: refuse, reason: secondEngine},
-	{method: "GET", pattern: "/api/session", kind: refuse, reason: secondEngine},
+	{method: "GET", pattern: "/api/session", kind: pass, reason: "the same list of sessions as GET /session; the web page's first view asks"},
 	{method: "POST", pattern: "/api/session", kind: refuse, reason: secondEngine},
 	{method: "GET", pattern: "/api/session/active", kind: answer, reply: emptyData, reason: "the second engine runs no session"},
 	{method: "GET", pattern: "/api/session/{sessionID}", kind: refuse, reason: secondEngine},
