@@ -290,27 +290,19 @@ func (v *viewer) ended(info *sandbox.ProcessInfo) error {
 	return nil
 }
 
-// feed passes standard input. It is not waited for: nothing can interrupt its reading.
+// feed passes standard input. It is not waited for: nothing can interrupt its reading. Of several who
+// view a terminal, the one who types has its input.
 func (v *viewer) feed(ctx context.Context, detach context.CancelCauseFunc, id string) {
-	w, err := v.client().Stdin(ctx, id)
-	if err != nil {
-		return // it may have ended already; how is told elsewhere
-	}
+	var w io.WriteCloser
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := v.s.stdin.Read(buf)
-		data := buf[:n]
-		left := false
+		data, left := buf[:n], false
 		if v.detach != nil {
 			data, left = v.detach.filter(data)
 		}
 		if len(data) > 0 {
-			if _, werr := w.Write(data); werr != nil {
-				if sandbox.CodeOf(werr) == sandbox.CodeConnectionLost && ctx.Err() == nil {
-					if w = v.feedAgain(ctx, id); w != nil && !left && err == nil {
-						continue
-					}
-				}
+			if w = v.put(ctx, w, id, data); w == nil {
 				return // it takes no more: its own affair
 			}
 		}
@@ -319,10 +311,40 @@ func (v *viewer) feed(ctx context.Context, detach context.CancelCauseFunc, id st
 			return
 		}
 		if err != nil {
-			_ = w.Close() // its end-of-file
+			if w == nil {
+				w, _ = v.client().Stdin(ctx, id) // it may have ended
+			}
+			if w != nil {
+				_ = w.Close() // its end-of-file
+			}
 			return
 		}
 	}
+}
+
+// put writes input, with w or, where that is nil or not the one any more, a new writer. It returns the
+// one to go on with; nil if there is no more to be written.
+func (v *viewer) put(ctx context.Context, w io.WriteCloser, id string, data []byte) io.WriteCloser {
+	for range 3 {
+		if w == nil {
+			var err error
+			if w, err = v.client().Stdin(ctx, id); err != nil {
+				return nil // it may have ended already; how is told elsewhere
+			}
+		}
+		_, err := w.Write(data)
+		switch {
+		case err == nil:
+			return w
+		case sandbox.CodeOf(err) == sandbox.CodeStdinTaken && v.terminal:
+			w = nil // another viewer has typed: take it back
+		case sandbox.CodeOf(err) == sandbox.CodeConnectionLost && ctx.Err() == nil:
+			return v.feedAgain(ctx, id)
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // feedAgain opens the input after a lost connection, if it is a terminal's: what was typed and lost
