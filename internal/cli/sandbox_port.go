@@ -96,7 +96,8 @@ type sandboxForwardCommand struct {
 // Help is the long help text.
 func (sandboxForwardCommand) Help() string {
 	return `Runs until Ctrl-C. Any protocol over TCP passes, on as many connections as are made (up to 256 at a time). It is
-no error when nothing listens in the sandbox yet: a connection is then closed at once.
+no error when nothing listens in the sandbox yet: a connection is then closed at once. When the host restarts,
+forward connects again; the connections that it carried are broken.
 
   tongs sandbox forward web 3000               http://127.0.0.1:3000 is port 3000 of the sandbox
   tongs sandbox forward web 8080:3000 5432
@@ -126,38 +127,48 @@ func (c *sandboxForwardCommand) Run(ctx context.Context, s *streams, g *Globals,
 		}
 		ports = append(ports, p)
 	}
-	return a.with(ctx, g, c.Name, func(box *sandbox.Client) error {
-		var group sync.WaitGroup
-		defer group.Wait()
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		room := make(chan struct{}, maxForwarded)
-		for _, p := range ports {
-			listener, err := net.Listen("tcp", p.Local)
-			if err != nil {
-				return &sandbox.Error{Code: sandbox.CodePortInUse, Op: "forward", Message: err.Error(), Err: err, Hint: fmt.Sprintf("choose another port here: LOCAL:%d, or 0:%[1]d for a free one", p.Port)}
-			}
-			stop := context.AfterFunc(ctx, func() { listener.Close() })
-			defer stop()
-			p.Local = listener.Addr().String()
-			if c.JSON {
-				err = json.NewEncoder(s.stdout).Encode(p)
-			} else {
-				_, err = fmt.Fprintf(s.stdout, "%s → port %d of %s\n", p.Local, p.Port, c.Name)
-			}
-			if err != nil {
-				listener.Close()
-				return err
-			}
-			group.Go(func() { c.serve(ctx, s, box, listener, p.Port, room) })
+	v := &viewer{s: s, g: g, api: a, name: c.Name}
+	if err := v.open(ctx); err != nil {
+		return err
+	}
+	defer v.close()
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	room := make(chan struct{}, maxForwarded)
+	for _, p := range ports {
+		listener, err := net.Listen("tcp", p.Local)
+		if err != nil {
+			return &sandbox.Error{Code: sandbox.CodePortInUse, Op: "forward", Message: err.Error(), Err: err, Hint: fmt.Sprintf("choose another port here: LOCAL:%d, or 0:%[1]d for a free one", p.Port)}
 		}
+		defer listener.Close()
+		context.AfterFunc(ctx, func() { listener.Close() })
+		p.Local = listener.Addr().String()
+		if c.JSON {
+			err = json.NewEncoder(s.stdout).Encode(p)
+		} else {
+			_, err = fmt.Fprintf(s.stdout, "%s → port %d of %s\n", p.Local, p.Port, c.Name)
+		}
+		if err != nil {
+			return err
+		}
+		group.Go(func() { c.serve(ctx, s, v, listener, p.Port, room) })
+	}
+	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-box.Done():
-			return box.Err()
+		case <-v.client().Done():
 		}
-	})
+		// The ports of a sandbox that was started anew are as good as those of the one before.
+		if err := v.again(ctx); err != nil && !errors.Is(err, errStartedAnew) {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+	}
 }
 
 // parse reads [LOCAL:]PORT.
@@ -175,7 +186,7 @@ func (c *sandboxForwardCommand) parse(text string) (forwarded, error) {
 }
 
 // serve carries the connections that come to a listener, until it is closed.
-func (c *sandboxForwardCommand) serve(ctx context.Context, s *streams, box *sandbox.Client, listener net.Listener, port int, room chan struct{}) {
+func (c *sandboxForwardCommand) serve(ctx context.Context, s *streams, v *viewer, listener net.Listener, port int, room chan struct{}) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	for {
@@ -192,7 +203,7 @@ func (c *sandboxForwardCommand) serve(ctx context.Context, s *streams, box *sand
 		group.Go(func() {
 			defer func() { <-room }()
 			defer conn.Close()
-			inside, err := box.DialPort(ctx, port)
+			inside, err := v.client().DialPort(ctx, port)
 			if err != nil {
 				if ctx.Err() == nil {
 					fmt.Fprintf(s.stderr, "tongs: %v\n", err)

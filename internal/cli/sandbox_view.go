@@ -68,7 +68,10 @@ func (v *viewer) client() *sandbox.Client {
 	return v.box
 }
 
-// again connects anew after a loss. A sandbox that was started anew has lost its processes.
+// errStartedAnew says that a sandbox has lost its processes.
+var errStartedAnew = sandbox.Errf(sandbox.CodeProcessNotFound, "connect", "the sandbox was started anew meanwhile, and what ran in it is gone", "run it again")
+
+// again connects anew after a loss. With errStartedAnew it has, to a sandbox in which nothing runs any more.
 func (v *viewer) again(ctx context.Context) error {
 	before := v.client().Incarnation()
 	fmt.Fprint(v.s.stderr, v.newline(), "tongs: the connection broke; waiting for tongs to come back (what runs goes on)", v.newline())
@@ -79,7 +82,7 @@ func (v *viewer) again(ctx context.Context) error {
 		err := v.open(ctx)
 		if err == nil {
 			if v.client().Incarnation() != before {
-				return sandbox.Errf(sandbox.CodeProcessNotFound, "connect", "the sandbox was started anew meanwhile, and what ran in it is gone", "run it again")
+				return errStartedAnew
 			}
 			return nil
 		}
@@ -348,17 +351,21 @@ func (v *viewer) put(ctx context.Context, w io.WriteCloser, id string, data []by
 }
 
 // feedAgain opens the input after a lost connection, if it is a terminal's: what was typed and lost
-// is seen to be missing. Of other input nobody knows what has arrived, so it ends there.
+// is seen to be missing. Of other input nobody knows what has arrived. A command that waits for the
+// rest would wait for ever, and one that got an end-of-file would take a part for the whole: it is killed.
 func (v *viewer) feedAgain(ctx context.Context, id string) io.WriteCloser {
-	if !v.terminal {
-		fmt.Fprint(v.s.stderr, "tongs: the connection broke while input was passed; the command gets no more of it\n")
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, reconnectTimeout)
 	defer cancel()
+	if !v.terminal {
+		fmt.Fprint(v.s.stderr, "tongs: the connection broke while input was passed; the command would wait for the rest in vain, and is killed\n")
+	}
 	for {
-		if w, err := v.client().Stdin(context.WithoutCancel(ctx), id); err == nil {
-			return w
+		if v.terminal {
+			if w, err := v.client().Stdin(context.WithoutCancel(ctx), id); err == nil {
+				return w
+			}
+		} else if err := v.client().Kill(ctx, id); sandbox.CodeOf(err) != sandbox.CodeConnectionLost && ctx.Err() == nil {
+			return nil // it is dead, or was before
 		}
 		select {
 		case <-time.After(reconnectPause):

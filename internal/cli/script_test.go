@@ -63,6 +63,14 @@ func TestScripts(t *testing.T) {
 	})
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			// sever breaks every connection to the endpoint, as the end of the host does.
+			"sever": func(ts *testscript.TestScript, neg bool, args []string) {
+				if n := ts.Value(wireKey{}).(*wire).sever(); n == 0 {
+					ts.Fatalf("there was no connection to break")
+				}
+			},
+		},
 		Setup: func(e *testscript.Env) error {
 			// A home of its own for each script, whose path is short enough for sockets.
 			home, err := os.MkdirTemp("", "ts")
@@ -97,9 +105,11 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 	if err != nil {
 		return err
 	}
+	connections := &wire{Listener: listener}
+	e.Values[wireKey{}] = connections
 	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test"})
 	web := api.NewServer(server, slog.New(slog.DiscardHandler))
-	go web.Serve(listener)
+	go web.Serve(connections)
 	e.Defer(func() {
 		server.Close()
 		web.Close()
@@ -112,4 +122,37 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 		d.Close()
 	})
 	return os.WriteFile(filepath.Join(home, endpointFile), []byte("http://"+listener.Addr().String()+"\n"), 0o600)
+}
+
+// wire is a listener that can break what it has accepted.
+type wire struct {
+	net.Listener
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+type wireKey struct{}
+
+func (w *wire) Accept() (net.Conn, error) {
+	conn, err := w.Listener.Accept()
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.conns = append(w.conns, conn)
+	}
+	return conn, err
+}
+
+// sever returns how many connections it broke.
+func (w *wire) sever() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, conn := range w.conns {
+		if conn.Close() == nil {
+			n++
+		}
+	}
+	w.conns = nil
+	return n
 }
