@@ -89,7 +89,7 @@ func (n *native) raw(ctx context.Context, token string) (*remote.RawStreams, err
 	}
 	n.conns[conn] = struct{}{}
 	n.mu.Unlock()
-	return &remote.RawStreams{Readable: capnweb.NewReader(&rawReader{rawConn: h}), Writable: capnweb.NewSink(&rawSink{h})}, nil
+	return &remote.RawStreams{Readable: capnweb.NewReader(&rawReader{rawConn: h}), Writable: capnweb.NewSink(&rawSink{rawConn: h})}, nil
 }
 
 // close breaks what is open: the object is given up.
@@ -156,7 +156,10 @@ func (r *rawReader) Close() error {
 }
 
 // rawSink is what the client sends.
-type rawSink struct{ *rawConn }
+type rawSink struct {
+	*rawConn
+	refused atomic.Bool // the guest takes no more
+}
 
 // WriteChunk implements capnweb.Sink.
 func (s *rawSink) WriteChunk(_ context.Context, chunk capnweb.Value) error {
@@ -164,8 +167,8 @@ func (s *rawSink) WriteChunk(_ context.Context, chunk capnweb.Value) error {
 	if !ok {
 		return &capnweb.Error{Name: "TypeError", Message: "a raw connection takes bytes"}
 	}
-	_, err := s.conn.Write(data)
-	if err != nil {
+	if _, err := s.conn.Write(data); err != nil {
+		s.refused.Store(true)
 		return &sandbox.Error{Code: sandbox.CodeConnectionLost, Op: "write", Message: "the guest has closed the connection", Err: err}
 	}
 	return nil
@@ -180,5 +183,11 @@ func (s *rawSink) Close(context.Context) error {
 	return nil
 }
 
-// Abort implements capnweb.Sink.
-func (s *rawSink) Abort(error) { s.sever() }
+// Abort implements capnweb.Sink. A guest that takes no more may still be saying why.
+func (s *rawSink) Abort(error) {
+	if s.refused.Load() {
+		s.half()
+	} else {
+		s.sever()
+	}
+}
