@@ -9,13 +9,14 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// rpcAgent is the restricted object that is relayed to OpenCode's plugin: its tools. What
+// rpcAgent is the restricted object that is relayed to OpenCode's plugin: its tools, and what they work on. What
 // else the plugin may ask of a sandbox the host answers.
 type rpcAgent struct{ s *server }
 
 var agentClass = capnweb.NewClass[*rpcAgent](capnweb.Methods{
-	"tool":   (*rpcAgent).tool,
-	"cancel": (*rpcAgent).cancel,
+	"tool":    (*rpcAgent).tool,
+	"cancel":  (*rpcAgent).cancel,
+	"project": (*rpcAgent).project,
 }, capnweb.Concurrent())
 
 func (a *rpcAgent) tool(ctx context.Context, req sandbox.ToolRequest) (*sandbox.ToolResult, error) {

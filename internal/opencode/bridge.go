@@ -33,13 +33,16 @@ type BridgeConfig struct {
 	Root func(ctx context.Context, sessionID string) (string, error)
 	// Sandboxes gives the sandboxes.
 	Sandboxes Sandboxes
-	// Surface makes the object that answers everything but tool and cancel on
-	// what the plugin gets for a root session's sandbox. It is called when something is asked
+	// Surface makes the object that answers everything but tool, cancel and
+	// project on what the plugin gets for a root session's sandbox. It is called when something is asked
 	// of it, and must not be able to do what a session's agent may not: destroy
 	// its sandbox, or reach another one. Default: all is asked of the stub that Sandboxes gives.
 	Surface func(ctx context.Context, rootSessionID string) (*capnweb.Target, error)
 	// OnCall, if set, is told of each call that has ended. It must not block.
 	OnCall func(CallEvent)
+	// Step, if set, is told of each call of a tool before it goes to the sandbox, and the function that it returns
+	// when the call has been answered. The call waits for it, so that it can look at the sandbox's files first.
+	Step func(ctx context.Context, call StepCall) (done func())
 	// PingInterval is how often the plugin is asked for a sign of life, and
 	// PingTimeout how long it has to give one. Defaults 10 s and 20 s.
 	PingInterval, PingTimeout time.Duration

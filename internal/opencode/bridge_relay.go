@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,9 +35,12 @@ func (r *relay) close() {
 	r.surface.Close()
 }
 
+// ofTheSandbox are the calls that the sandbox's own stub answers.
+var ofTheSandbox = []string{"tool", "cancel", "project"}
+
 // target is who answers a call or read.
 func (r *relay) target(ctx context.Context, in capnweb.Invocation) (*capnweb.Stub, error) {
-	if r.bridge.cfg.Surface == nil || len(in.Path) == 1 && !in.Get && (in.Path[0] == "tool" || in.Path[0] == "cancel") {
+	if r.bridge.cfg.Surface == nil || len(in.Path) == 1 && !in.Get && slices.Contains(ofTheSandbox, in.Path[0]) {
 		return r.stub, nil
 	}
 	r.mu.Lock()
@@ -79,6 +83,7 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 	for i := range in.Path {
 		path[i] = in.Path[i]
 	}
+	defer r.step(ctx, in)()
 	var p *capnweb.Promise
 	if in.Get {
 		p = target.Get(path...)
@@ -118,6 +123,24 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 		return nil, err
 	}
 	return result, nil
+}
+
+// StepCall is a call of a tool that is about to go to a sandbox.
+type StepCall struct {
+	Session   string `json:"-"` // that the call came from
+	Root      string `json:"-"` // root of that session
+	MessageID string `json:"messageID"`
+	CallID    string `json:"callID"`
+	Tool      string `json:"name"`
+}
+
+// step tells of a call of a tool, and returns what is to be called behind it.
+func (r *relay) step(ctx context.Context, in capnweb.Invocation) (done func()) {
+	call := StepCall{Session: r.session, Root: r.root}
+	if r.bridge.cfg.Step == nil || in.Get || len(in.Path) != 1 || in.Path[0] != "tool" || in.Args.Decode(0, &call) != nil {
+		return func() {}
+	}
+	return r.bridge.cfg.Step(ctx, call)
 }
 
 // maxResultBytes bounds what one call gives back. A message to the plugin may

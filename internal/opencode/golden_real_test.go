@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -161,15 +162,23 @@ func newProject(t *testing.T, project string) {
 func bareStage(t *testing.T, home string, env []string) *stage {
 	t.Helper()
 	project := filepath.Join(home, "project")
-	s := &stage{rig: &rig{t: t, project: project}, model: &stagehand{t: t, project: project}, name: "built-in", asks: map[string][]tooltest.Ask{}}
-	model := httptest.NewServer(s.model)
-	t.Cleanup(model.Close)
+	s := &stage{model: &stagehand{t: t, project: project}, name: "built-in", asks: map[string][]tooltest.Ask{}}
+	s.rig = bareRig(t, home, s.model, func(model string) []byte { return goldenContent(model, false) }, env...)
+	return s
+}
+
+// bareRig is an OpenCode as it comes, in home, with its project below it.
+func bareRig(t *testing.T, home string, model http.Handler, content func(model string) []byte, env ...string) *rig {
+	t.Helper()
+	r := &rig{t: t, project: filepath.Join(home, "project")}
+	server := httptest.NewServer(model)
+	t.Cleanup(server.Close)
 	config := filepath.Join(home, ".config", "opencode")
 	mustDo(t, os.MkdirAll(filepath.Join(config, "node_modules"), 0o755))
 	lock := `{"name":"x","lockfileVersion":3,"packages":{"":{"dependencies":{"@opencode-ai/plugin":"*"}}}}`
 	mustDo(t, os.WriteFile(filepath.Join(config, "package-lock.json"), []byte(lock), 0o644))
-	s.base = serve(t, realBinary(t).Path, project, append(env, "HOME="+home, "OPENCODE_CONFIG_CONTENT="+string(goldenContent(model.URL, false))))
-	return s
+	r.base = serve(t, realBinary(t).Path, r.project, append([]string{"PATH=/usr/bin:/bin", "HOME=" + home, "OPENCODE_CONFIG_CONTENT=" + string(content(server.URL))}, env...))
+	return r
 }
 
 // ourStage is an OpenCode with our plugin, whose sessions work on the project through a guest.

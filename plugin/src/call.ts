@@ -178,18 +178,18 @@ async function cancelLater(hub: Hub, waitMs: number, sessionID: string, callID: 
 }
 
 /** A pause between attempts whose connection to the host holds. It counts as time without one. */
-async function pause(patience: Patience, signal: AbortSignal): Promise<void> {
+export async function pause(patience: Patience, signal?: AbortSignal): Promise<void> {
   if (patience.leftMs <= 0) return
   const ms = Math.min(500, patience.leftMs)
   patience.leftMs -= ms
   await new Promise<void>((resolve) => {
     const done = () => {
       clearTimeout(timer)
-      signal.removeEventListener("abort", done)
+      signal?.removeEventListener("abort", done)
       resolve()
     }
     const timer = setTimeout(done, ms)
-    signal.addEventListener("abort", done, { once: true })
+    signal?.addEventListener("abort", done, { once: true })
   })
 }
 

@@ -1,6 +1,7 @@
 import type { Hooks, Plugin, PluginModule } from "@opencode-ai/plugin"
 import { sharedHub } from "./listener"
-import { correctEnvironment, quotePaths } from "./prompt"
+import { factsOf } from "./project"
+import { describeSandbox, describesMachine, quotePaths } from "./prompt"
 import { settings } from "./settings"
 import { ids, tools } from "./tools"
 import { restoreTruncated } from "./truncated"
@@ -31,7 +32,11 @@ const server: Plugin = async (): Promise<Hooks> => {
       env.TONGS_SESSION = sessionID ?? ""
     },
     "tool.execute.after": async ({ sessionID, callID }, { metadata }) => restoreTruncated(sessionID, callID, metadata),
-    "experimental.chat.system.transform": async (_, { system }) => correctEnvironment(system, set.project),
+    "experimental.chat.system.transform": async ({ sessionID }, { system }) => {
+      if (!describesMachine(system)) return // That of a title, or of a summary.
+      if (!sessionID) throw new Error("A prompt of no session is refused: it would tell the model of another machine")
+      describeSandbox(system, await factsOf(hub, set.waitMs, sessionID, set.project))
+    },
   }
 }
 

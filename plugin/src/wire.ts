@@ -42,8 +42,20 @@ export interface ToolOutput {
   attachments?: ToolAttachment[]
 }
 
+/** What the system prompt says about the project in a sandbox. */
+export interface Project {
+  directory: string
+  worktree: string
+  git: boolean
+  platform: string
+  /** The files of instructions, as they stand in the prompt. Absent if there are none, or the version is known. */
+  instructions?: string
+  version: string
+}
+
 /** What a sandbox offers to OpenCode. */
 export interface Agent {
+  project(knownVersion?: string): Promise<Project>
   tool(call: ToolCall): Promise<ToolOutput>
   cancel(callID: string): Promise<boolean>
 }
