@@ -116,7 +116,7 @@ func (t terminals) output(ctx context.Context, id string, o *sinceOption) (*capn
 
 // input gives a stream to type into. The newest one takes over from those before.
 func (t terminals) input(ctx context.Context, id string) (*capnweb.WritableStream, error) {
-	return processes{t.part}.stdin(ctx, id)
+	return processes(t).stdin(ctx, id)
 }
 
 func (t terminals) resize(ctx context.Context, id string, cols, rows int) error {
@@ -127,7 +127,7 @@ func (t terminals) kill(ctx context.Context, id string, signal any) error {
 	return t.b.killProcess(ctx, id, signal)
 }
 
-func (t terminals) wait(id string) (*capnweb.Promise, error) { return processes{t.part}.wait(id) }
+func (t terminals) wait(id string) (*capnweb.Promise, error) { return processes(t).wait(id) }
 
 var terminalMethods = capnweb.Methods{"terminal": guarded("terminal.create", "", (*box).terminal)}
 
