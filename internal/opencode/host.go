@@ -47,6 +47,10 @@ type HostConfig struct {
 	// ended. It must not block.
 	OnCall func(CallEvent)
 
+	// Step, if set, is told of each call of a tool before it begins, which waits for it, and the function
+	// that it returns when the call has ended.
+	Step func(ctx context.Context, call StepCall) (done func())
+
 	// Binary is OpenCode's path in the agent host. Default /opt/tongs/bin/opencode.
 	Binary string
 	// Home is the home directory of the agent host's user. Default /home/user.
@@ -211,7 +215,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		Token:     h.token,
 		Root:      h.RootSession,
 		Sandboxes: cfg.Sandboxes, Surface: cfg.Surface,
-		OnCall: cfg.OnCall,
+		OnCall: cfg.OnCall, Step: cfg.Step,
 		Logger: h.logger.With("from", "bridge"),
 	})
 	return h, nil

@@ -378,6 +378,12 @@ func TestNames(t *testing.T) {
 	if diff := cmp.Diff(map[string]snapshot.Tree{"m1/before": first, "m1/after": second, "m2/before": second}, kept); diff != "" || err != nil {
 		t.Error(diff, err)
 	}
+	if err := p.Drop(p.ctx, "steps/m1"); err != nil {
+		t.Error(err)
+	}
+	if kept, err := p.Kept(p.ctx, "steps"); err != nil || len(kept) != 1 || kept["m2/before"] != second {
+		t.Errorf("after some were dropped: %v %v", kept, err)
+	}
 }
 
 func TestWithoutGit(t *testing.T) {
