@@ -167,7 +167,7 @@ func TestVersion(t *testing.T) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for _, command := range []string{
-		"up", "down", "demo", "doctor", "version", "completion", "sandbox", "sandbox create", "sandbox list", "sandbox inspect", "sandbox exec",
+		"up", "down", "demo", "verify", "doctor", "version", "completion", "sandbox", "sandbox create", "sandbox list", "sandbox inspect", "sandbox exec",
 		"sandbox shell", "sandbox ps", "sandbox kill", "sandbox logs", "sandbox cp", "sandbox ls", "sandbox cat", "sandbox watch",
 		"sandbox ports", "sandbox forward", "sandbox token", "sandbox rm",
 	} {

@@ -27,6 +27,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/preview"
 	"github.com/tongs-dev/tongs/internal/scriptmodel"
 	"github.com/tongs-dev/tongs/internal/surface"
+	"github.com/tongs-dev/tongs/internal/undo"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -41,24 +42,26 @@ const (
 
 // service is everything that `tongs up` runs, in one value.
 type service struct {
-	cfg      *Config
-	log      *slog.Logger
-	home     *home
-	driver   driver.Driver
-	fleet    *fleet.Fleet
-	scripted *http.Server
-	agent    *agentHost
-	doors    *doors.Doors
-	egress   *egress.Keeper // nil when sandboxes have no network
-	host     *opencode.Host
-	api      *endpoint // nil when there is none
-	front    *http.Server
-	preview  *preview.Handler
-	states   surface.States // of sandboxes, for those who use them as programs
-	url      string         // of the front
-	failed   chan error     // what ends the service from inside
-	notes    []string       // for the person who starts it, one line each
-	took     time.Duration  // from start to ready
+	cfg       *Config
+	log       *slog.Logger
+	home      *home
+	driver    driver.Driver
+	fleet     *fleet.Fleet
+	scripted  *http.Server
+	agent     *agentHost
+	doors     *doors.Doors
+	undo      *undo.Manager
+	egress    *egress.Keeper // nil when sandboxes have no network
+	host      *opencode.Host
+	api       *endpoint // nil when there is none
+	front     *http.Server
+	preview   *preview.Handler
+	states    surface.States // of sandboxes, for those who use them as programs
+	url       string         // of the front
+	failed    chan error     // what ends the service from inside
+	canaryKey string         // of the scripted models' provider, when there is a check
+	notes     []string       // for the person who starts it, one line each
+	took      time.Duration  // from start to ready
 
 	watching    sync.WaitGroup // the watch over sessions, and what it has started
 	stopWatcher context.CancelFunc
@@ -72,6 +75,8 @@ type startOptions struct {
 	obtainHome string                   // where OpenCode is kept; default the home
 	onCall     func(opencode.CallEvent) // told of each tool call
 	status     io.Writer                // progress for people
+	check      *check                   // more for the scripted model to do than `tongs up` offers
+	weak       weakness                 // tests alone
 }
 
 // start brings everything up and returns once the front answers. After an error nothing of it runs.
@@ -107,7 +112,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	if s.api, err = listenAPI(cfg); err != nil {
 		return nil, err
 	}
-	configured, err := s.configure()
+	configured, err := s.configure(opts.check)
 	if err != nil {
 		return nil, err
 	}
@@ -164,9 +169,14 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	if err = s.openAPI(); err != nil {
 		return nil, err
 	}
-	if err = s.open(listener); err != nil {
+	handler, err := s.handler(listener.Addr().String(), opts.weak)
+	if err != nil {
 		return nil, err
 	}
+	if err = s.selfCheck(ctx, handler, opts); err != nil {
+		return nil, err
+	}
+	s.open(listener, handler)
 	s.took = time.Since(began)
 	return s, nil
 }
@@ -223,13 +233,15 @@ func (s *service) startOpenCode(ctx context.Context, configured *opencode.Config
 	if err != nil {
 		return err
 	}
+	opts.weak.spec(&spec)
 	s.doors = doors.New(doors.Config{
 		Root:    func(ctx context.Context, id string) (string, error) { return s.host.RootSession(ctx, id) },
 		Sandbox: s.sessionBox, Directory: projectDir, Logger: s.log.With("from", "doors"),
 	})
+	s.undo = s.newUndo()
 	s.agent = &agentHost{fleet: s.fleet, spec: spec, models: models, shells: s.doors.ServeShells, log: s.log.With("from", "models")}
 	s.host, err = opencode.NewHost(opencode.HostConfig{
-		Machine: s.agent.machine, Content: configured.Content, Sandboxes: s.fleet, Surface: s.agentSurface, Models: configured.Models, OnCall: opts.onCall,
+		Machine: opts.weak.machines(s.agent.machine), Content: configured.Content, Sandboxes: s.fleet, Surface: s.agentSurface, Models: configured.Models, OnCall: opts.onCall, Step: s.step,
 		Binary:  agentHostOpenCode + "/" + filepath.Base(filepath.Dir(binary.Path)) + "/" + filepath.Base(binary.Path),
 		Project: projectDir, Logger: s.log,
 	})
@@ -241,7 +253,7 @@ func (s *service) startOpenCode(ctx context.Context, configured *opencode.Config
 }
 
 // configure makes OpenCode's configuration, and notes for the person who starts it what was refused.
-func (s *service) configure() (*opencode.Configured, error) {
+func (s *service) configure(check *check) (*opencode.Configured, error) {
 	options := opencode.ConfigureOptions{File: s.cfg.OpenCodeConfig, Keys: s.cfg.Keys, Shell: agentHostShell}
 	if s.cfg.Scripted {
 		url, err := s.startScripted()
@@ -250,6 +262,7 @@ func (s *service) configure() (*opencode.Configured, error) {
 		}
 		options.Scripted = url + "/v1"
 	}
+	s.canaryKey = check.apply(&options)
 	configured, err := opencode.Configure(options)
 	if err != nil {
 		return nil, usageError{err}
@@ -300,22 +313,30 @@ func (s *service) watch() {
 // forget removes a deleted session's sandbox, and the URLs of its ports.
 func (s *service) forget(ctx context.Context, root string) error {
 	id, _ := s.fleet.ID(root)
+	s.undo.Forget(root)
 	err := s.fleet.Forget(ctx, root)
 	s.forgotten(fleet.Entry{ID: id, Session: root})
 	return err
 }
 
-// open serves the front on listener.
-func (s *service) open(listener net.Listener) error {
-	handler, err := gateway.New(gateway.Config{
+// handler makes the front that is to be served on an address.
+func (s *service) handler(address string, weak weakness) (http.Handler, error) {
+	config := gateway.Config{
 		Upstream: s.host.Transport(), Ready: func(ctx context.Context) error { _, err := s.host.Ready(ctx); return err },
-		Preview: s.preview, Listen: listener.Addr().String(), Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
-		Answers: s.doors.Answers(), Clients: s.doors, Attach: s.doors.Attach, Command: s.doors.Command, Ticket: s.doors.Ticket, Events: s.doors.Events,
+		Preview: s.preview, Listen: address, Hosts: s.cfg.Hosts, Password: s.cfg.Password, Directory: projectDir,
+		Answers: s.answers(), Clients: s.doors, Attach: s.doors.Attach, Command: s.doors.Command, Ticket: s.doors.Ticket, Events: s.events,
 		Logger: s.log.With("from", "front"),
-	})
-	if err != nil {
-		return err
 	}
+	weak.config(&config)
+	handler, err := gateway.New(config)
+	if err != nil {
+		return nil, err
+	}
+	return weak.handler(handler), nil
+}
+
+// open serves the front on listener.
+func (s *service) open(listener net.Listener, handler http.Handler) {
 	s.front = gateway.NewServer(handler, s.log)
 	s.front.ConnContext = s.doors.ConnContext
 	go func() {
@@ -324,7 +345,6 @@ func (s *service) open(listener net.Listener) error {
 		}
 	}()
 	s.url = "http://" + strings.Replace(listener.Addr().String(), "127.0.0.1:", "localhost:", 1)
-	return nil
 }
 
 // sessionBox is the sandbox of a root session.
@@ -358,6 +378,9 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	}
 	if s.agent != nil {
 		s.agent.close()
+	}
+	if s.undo != nil {
+		s.undo.Close()
 	}
 	if s.doors != nil {
 		s.doors.Close()

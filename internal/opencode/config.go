@@ -41,13 +41,21 @@ type ConfigureOptions struct {
 	// that of this process.
 	Env []string
 
-	// Keys are API keys by provider of modelproxy's table. A key in File stands
-	// above one in the environment, and that above one in Keys.
+	// Keys are API keys by provider of modelproxy's table, or of ScriptedProvider. A
+	// key in File stands above one in the environment, and that above one in Keys.
 	Keys map[string]string
 
 	// Scripted is the base URL of a server that speaks OpenAI's chat
 	// completions, offered as tongs/scripted. "" for none.
 	Scripted string
+
+	// ScriptedModels are further models of the same server, by id. One whose id ends
+	// in "-responses" speaks OpenAI's responses.
+	ScriptedModels []string
+
+	// Commands are further slash commands, templates by name. They stand above those
+	// of the file.
+	Commands map[string]string
 
 	// ModelProxy is the model proxy's URL as OpenCode sees it. Default:
 	// DefaultModelProxy.
@@ -165,6 +173,7 @@ func Configure(o ConfigureOptions) (*Configured, error) {
 		return nil, err
 	}
 	c.logins()
+	c.commands()
 	c.defaults()
 	c.enforce()
 	c.checkModels()

@@ -371,21 +371,46 @@ func (c *configuration) scripted(out *object) error {
 	if err != nil {
 		return &ConfigError{Message: "the URL of the scripted model is none", Err: err}
 	}
-	p := modelproxy.Provider{ID: ScriptedProvider, Upstream: u, Operator: true}
+	p := modelproxy.Provider{ID: ScriptedProvider, Upstream: u, Operator: true, Key: modelproxy.NewSecret(c.o.Keys[ScriptedProvider])}
 	if err := p.Validate(); err != nil {
 		return &ConfigError{Message: "the scripted model cannot be used", Err: err}
 	}
 	c.result.Providers = append(c.result.Providers, p)
 	c.enabled = append(c.enabled, ScriptedProvider)
+	models := newObject()
+	for _, id := range append([]string{ScriptedModel}, c.o.ScriptedModels...) {
+		name := "Scripted"
+		if id != ScriptedModel {
+			name += ", as " + id
+		}
+		model := newObject("name", name, "tool_call", true, "attachment", true,
+			"limit", newObject("context", number("200000"), "output", number("8192")))
+		if strings.HasSuffix(id, "-responses") {
+			model.put("provider", newObject("npm", "@ai-sdk/openai"))
+		}
+		models.put(id, model)
+	}
 	out.set(ScriptedProvider, newObject(
 		"npm", defaultSDK, "name", "Tongs",
 		"options", newObject("baseURL", c.baseURL(ScriptedProvider), "apiKey", modelproxy.Placeholder),
-		"models", newObject(ScriptedModel, newObject(
-			"name", "Scripted", "tool_call", true, "attachment", true,
-			"limit", newObject("context", number("200000"), "output", number("8192")),
-		)),
+		"models", models,
 	))
 	return nil
+}
+
+// commands adds the slash commands that are not of the file.
+func (c *configuration) commands() {
+	if len(c.o.Commands) == 0 {
+		return
+	}
+	set := c.out.object("command")
+	if set == nil {
+		set = newObject()
+		c.out.put("command", set)
+	}
+	for _, name := range sortedKeys(c.o.Commands) {
+		set.put(name, newObject("template", c.o.Commands[name]))
+	}
 }
 
 // soundsSecret tells by the name of a header whether its value is a credential.
