@@ -1,3 +1,5 @@
+import { existsSync } from "node:fs"
+import { resolve } from "node:path"
 import type { Hooks, Plugin, PluginModule } from "@opencode-ai/plugin"
 import { sharedHub } from "./listener"
 import { factsOf } from "./project"
@@ -16,16 +18,17 @@ const harmless = ["invalid", "question", "skill", "StructuredOutput", "task", "t
  */
 const allowed = new Set([...harmless, ...ids])
 
-const server: Plugin = async (): Promise<Hooks> => {
+const server: Plugin = async ({ directory, worktree }): Promise<Hooks> => {
   const set = settings()
   const hub = sharedHub(set)
+  const isThere = (name: string) => [directory, worktree].some((base) => existsSync(resolve(base, name)))
   return {
     tool: tools(hub, set.waitMs),
     "tool.execute.before": async ({ tool }, { args }) => {
       if (!allowed.has(tool)) throw new Error(`The ${tool} tool is refused: it would not run in the session's sandbox`)
       if (tool !== "task" || typeof args !== "object" || args === null) return
       for (const name of ["prompt", "description", "command"])
-        if (typeof args[name] === "string") args[name] = quotePaths(args[name])
+        if (typeof args[name] === "string") args[name] = quotePaths(args[name], isThere)
     },
     // OpenCode's shell runs its command in this session's sandbox, and none without a session.
     "shell.env": async ({ sessionID }, { env }) => {

@@ -43,10 +43,11 @@ export function describeSandbox(system: string[], facts: Facts): void {
 /**
  * The task tool reads each @path of its prompt from the disk of the machine
  * OpenCode runs on. Between backticks it does not, and the subagent reads the
- * path with its own tools, in the sandbox. A bare @name may be an agent's: it stays.
+ * path with its own tools, in the sandbox. A bare @name may be an agent's: it
+ * stays, unless there is something of that name there.
  */
-export function quotePaths(text: string): string {
+export function quotePaths(text: string, isThere: (name: string) => boolean): string {
   return text.replace(/(?<![\w`])@(\.?[^\s`,.]*(?:\.[^\s`,.]+)*)/g, (mention, path: string) =>
-    path === "" || /^[A-Za-z][\w-]*$/.test(path) ? mention : `\`${mention}\``,
+    path === "" || (/^[A-Za-z][\w-]*$/.test(path) && !isThere(path)) ? mention : `\`${mention}\``,
   )
 }
