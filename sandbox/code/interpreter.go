@@ -234,15 +234,15 @@ func (in *interpreter) readOutput(ctx context.Context) {
 func (in *interpreter) passOn(stream sandbox.Stream, data []byte) {
 	in.mu.Lock()
 	printed, s := in.printed, in.watch[stream]
+	found := false
+	if s != nil { // only this goroutine uses it
+		data, found = s.feed(data)
+	}
 	if stream == sandbox.Stderr && printed == nil {
 		in.stderr = append(in.stderr, data...)
 		in.stderr = in.stderr[max(0, len(in.stderr)-4096):]
 	}
 	in.mu.Unlock()
-	found := false
-	if s != nil {
-		data, found = s.feed(data)
-	}
 	if printed != nil && len(data) > 0 {
 		printed(stream, data)
 	}

@@ -265,6 +265,9 @@ func crashed(t *test, l language) {
 	if err != nil && !strings.Contains(err.Error(), "status 7") {
 		t.Errorf("%v", err)
 	}
+	if err != nil && strings.Contains(err.Error(), "tongs:") {
+		t.Errorf("the error tells our own marks: %q", err)
+	}
 	out := t.runCode(c, l.set)
 	if !out.Fresh || out.Count != 1 {
 		t.Errorf("after a crash: %+v", out)
