@@ -225,7 +225,11 @@ func (c *patientConn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
 		return 0, err
 	}
-	return c.UnixConn.Write(b)
+	n, err := c.UnixConn.Write(b)
+	if err == nil {
+		err = c.SetWriteDeadline(time.Time{}) // one that has passed would fail what is later written without waiting
+	}
+	return n, err
 }
 
 // relay joins a raw connection and one that was dialled.

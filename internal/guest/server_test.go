@@ -229,6 +229,30 @@ func TestSlowClients(t *testing.T) {
 	b.sh(ctx, "true")
 }
 
+// A client that is silent for longer than a slow one is waited for is no slow client.
+func TestSilenceIsNotSlow(t *testing.T) {
+	t.Parallel()
+	b := newBox(t, func(c *guest.Config) { c.Limits.SlowClientSeconds = 1 })
+	ctx := b.context()
+	client := b.connect()
+	for range 2 {
+		// Answers of all sizes, some written at once, some with waiting.
+		for _, size := range []int{10, 5_000, 100_000, 200_000} {
+			res, err := client.Exec(ctx, sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"head", "-c", itoa(size), "/dev/zero"}}})
+			if err != nil || len(res.Stdout) != size {
+				t.Fatalf("%d bytes: %v", size, err)
+			}
+		}
+		select { // the pause is what is tested
+		case <-time.After(1500 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+	if err := client.Err(); err != nil {
+		t.Error(err)
+	}
+}
+
 func isTimeout(err error) bool {
 	ne, ok := err.(net.Error)
 	return ok && ne.Timeout()
