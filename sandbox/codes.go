@@ -86,6 +86,20 @@ const (
 	CodeContextNotFound        Code = "CONTEXT_NOT_FOUND"
 )
 
+// Codes of the host, which makes sandboxes and serves them.
+const (
+	CodeUnauthorized        Code = "UNAUTHORIZED" // the token is missing, wrong, revoked or expired
+	CodeForeignOrigin       Code = "FOREIGN_ORIGIN"
+	CodeSandboxNotFound     Code = "SANDBOX_NOT_FOUND"
+	CodeAmbiguousName       Code = "AMBIGUOUS_NAME" // the beginning of more than one name
+	CodeTooManySandboxes    Code = "TOO_MANY_SANDBOXES"
+	CodeSandboxNotRunning   Code = "SANDBOX_NOT_RUNNING"
+	CodeSandboxBusy         Code = "SANDBOX_BUSY" // another host process is at it
+	CodeMachineNotSupported Code = "MACHINE_NOT_SUPPORTED"
+	CodeEgressNotSupported  Code = "EGRESS_NOT_SUPPORTED"
+	CodeGuestFailed         Code = "GUEST_FAILED"
+)
+
 // Codes about the connection and everything else.
 const (
 	CodeConnectionLost     Code = "CONNECTION_LOST"
@@ -93,64 +107,8 @@ const (
 	CodeInvalidToken       Code = "INVALID_TOKEN"
 	CodeTooManyConnections Code = "TOO_MANY_CONNECTIONS"
 	CodeShuttingDown       Code = "SHUTTING_DOWN"
-	CodeSandboxNotFound    Code = "SANDBOX_NOT_FOUND"
 	CodeAlreadyExists      Code = "ALREADY_EXISTS"
 	CodeInvalidArgument    Code = "VALIDATION_FAILED"
 	CodeNotSupported       Code = "NOT_SUPPORTED"
 	CodeInternal           Code = "INTERNAL_ERROR"
 )
-
-// statuses is the whole registry: a code that isn't here isn't one.
-var statuses = map[Code]int{
-	CodeFileNotFound: 404, CodeFileExists: 409, CodeFileTooLarge: 413,
-	CodeIsDirectory: 400, CodeNotDirectory: 400, CodeNotRegular: 400,
-	CodeDirNotEmpty: 409, CodeNoSpace: 507, CodeReadOnly: 403,
-	CodeNameTooLong: 400, CodeInvalidPath: 400, CodeSymlinkLoop: 400,
-	CodeTooManyFiles: 429, CodeVersionMismatch: 412, CodeFilesystemError: 500,
-	CodePermissionDenied: 403, CodeCrossDevice: 400, CodeTextNotFound: 409, CodeTextNotUnique: 409,
-	CodePatchFailed: 409, CodeUnsafeArchive: 400, CodeArchiveTooLarge: 413, CodeInvalidArchive: 400,
-	CodeTooManyWatches: 429,
-
-	CodeCommandNotFound: 404, CodeCommandPermissionDenied: 403,
-	CodeCommandExecutionError: 500, CodeInvalidCommand: 400,
-	CodeProcessNotFound: 404, CodeProcessExists: 409, CodeProcessExited: 409,
-	CodeTooManyProcesses: 429, CodeStdinClosed: 409, CodeStdinTaken: 409,
-	CodeExitedBeforeReady: 500, CodeReadyTimeout: 408,
-	CodeSessionExists: 409, CodeSessionNotFound: 404, CodeSessionDestroyed: 410,
-	CodeToolNotFound: 404, CodeToolFailed: 500, CodeCallConflict: 409, CodeRunLost: 410,
-	CodeRejected: 403, CodeAborted: 499, CodeTimeout: 408,
-
-	CodeInvalidPort: 400, CodePortInUse: 409, CodeServiceNotResponding: 502,
-
-	CodeGitRepositoryNotFound: 404, CodeGitBranchNotFound: 404, CodeGitAuthFailed: 401,
-	CodeGitNetworkError: 502, CodeInvalidGitURL: 400, CodeGitCloneFailed: 500,
-
-	CodePythonNotAvailable: 501, CodeJavaScriptNotAvailable: 501, CodeTypeScriptNotAvailable: 501,
-	CodeInterpreterNotReady: 503, CodeInterpreterCrashed: 500, CodeContextNotFound: 404,
-
-	CodeConnectionLost: 503, CodeProtocolMismatch: 426, CodeInvalidToken: 403,
-	CodeTooManyConnections: 503, CodeShuttingDown: 503, CodeSandboxNotFound: 404,
-	CodeAlreadyExists: 409, CodeInvalidArgument: 400, CodeNotSupported: 501,
-	CodeInternal: 500,
-}
-
-// HTTPStatus is the status with which an HTTP front answers this kind of
-// failure; 500 for a code that isn't in the registry.
-func (c Code) HTTPStatus() int {
-	if s, ok := statuses[c]; ok {
-		return s
-	}
-	return 500
-}
-
-// Known reports whether the code is in the registry.
-func (c Code) Known() bool { _, ok := statuses[c]; return ok }
-
-// Codes lists the registry, in no order.
-func Codes() []Code {
-	all := make([]Code, 0, len(statuses))
-	for c := range statuses {
-		all = append(all, c)
-	}
-	return all
-}

@@ -27,9 +27,12 @@ func TestCodes(t *testing.T) {
 		if string(c) != strings.ToUpper(string(c)) || strings.ContainsAny(string(c), " -") || !c.Known() {
 			t.Errorf("%q is no code", c)
 		}
+		if c.Meaning() == "" || c.Advice() == "" {
+			t.Errorf("%s has no meaning or no advice", c)
+		}
 	}
-	if c := sandbox.Code("WHAT"); c.Known() || c.HTTPStatus() != 500 {
-		t.Errorf("%q: %v, %d", c, c.Known(), c.HTTPStatus())
+	if c := sandbox.Code("WHAT"); c.Known() || c.HTTPStatus() != 500 || c.Meaning()+c.Advice() != "" {
+		t.Errorf("%q: %v, %d, %q", c, c.Known(), c.HTTPStatus(), c.Advice())
 	}
 }
 

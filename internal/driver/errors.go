@@ -9,18 +9,18 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// Codes that only drivers use.
+// Codes of drivers.
 const (
 	// CodeNotRunning: the sandbox exists and its guest doesn't run. Start it.
-	CodeNotRunning sandbox.Code = "SANDBOX_NOT_RUNNING"
+	CodeNotRunning = sandbox.CodeSandboxNotRunning
 	// CodeBusy: another process is working on the same sandbox right now.
-	CodeBusy sandbox.Code = "SANDBOX_BUSY"
+	CodeBusy = sandbox.CodeSandboxBusy
 	// CodeUnsupported: this machine can't run sandboxes this way; the hint says what would change that.
-	CodeUnsupported sandbox.Code = "MACHINE_NOT_SUPPORTED"
+	CodeUnsupported = sandbox.CodeMachineNotSupported
 	// CodeNoEgress: this machine can't give a sandbox NetworkEgress.
-	CodeNoEgress sandbox.Code = "EGRESS_NOT_SUPPORTED"
+	CodeNoEgress = sandbox.CodeEgressNotSupported
 	// CodeGuestFailed: the guest didn't start or died while it did.
-	CodeGuestFailed sandbox.Code = "GUEST_FAILED"
+	CodeGuestFailed = sandbox.CodeGuestFailed
 )
 
 // Wrap gives a system error of the host a code, the operation and a cure. An error that already is a

@@ -14,12 +14,12 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// Codes that only the fleet uses.
+// Codes of the fleet.
 const (
 	// CodeAmbiguous: more than one sandbox begins like that; the message lists them.
-	CodeAmbiguous sandbox.Code = "AMBIGUOUS_NAME"
+	CodeAmbiguous = sandbox.CodeAmbiguousName
 	// CodeTooManySandboxes: the fleet has as many named sandboxes as it may have.
-	CodeTooManySandboxes sandbox.Code = "TOO_MANY_SANDBOXES"
+	CodeTooManySandboxes = sandbox.CodeTooManySandboxes
 )
 
 // DefaultMaxNamed is how many named sandboxes a fleet makes when nothing else is said.

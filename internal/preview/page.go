@@ -16,15 +16,13 @@ const (
 	// CodeNotExposed: no such port is exposed, or its token is another.
 	CodeNotExposed = sandbox.CodeInvalidToken
 	// CodeForeignOrigin: a page of another origin asks.
-	CodeForeignOrigin sandbox.Code = "FOREIGN_ORIGIN"
+	CodeForeignOrigin = sandbox.CodeForeignOrigin
 )
 
 func status(code sandbox.Code) int {
 	switch {
 	case code == CodeNotExposed:
 		return http.StatusNotFound // it does not say that there is something
-	case code == CodeForeignOrigin:
-		return http.StatusForbidden
 	case code.Known():
 		return code.HTTPStatus()
 	}

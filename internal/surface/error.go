@@ -1,6 +1,7 @@
 package surface
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"reflect"
@@ -11,7 +12,7 @@ import (
 )
 
 // failure is an error in the SDK's shape: its own properties are code, httpStatus,
-// context, operation, timestamp and, where there is one, suggestion; beside them
+// context, operation, timestamp and suggestion, which is the hint or the code's advice; beside them
 // the contract's own op and hint.
 type failure struct {
 	err       *sandbox.Error
@@ -33,8 +34,8 @@ func (f *failure) RPCError() *capnweb.Error {
 		capnweb.Member{Key: "operation", Value: f.operation},
 		capnweb.Member{Key: "context", Value: f.context},
 		capnweb.Member{Key: "timestamp", Value: timestamp(f.at)})
-	if f.err.Hint != "" {
-		e.Props = append(e.Props, capnweb.Member{Key: "suggestion", Value: f.err.Hint})
+	if todo := cmp.Or(f.err.Hint, f.err.Code.Advice()); todo != "" {
+		e.Props = append(e.Props, capnweb.Member{Key: "suggestion", Value: todo})
 	}
 	return e
 }

@@ -20,7 +20,7 @@ import (
 )
 
 // CodeUnauthorized: the token is missing, wrong, revoked or expired.
-const CodeUnauthorized sandbox.Code = "UNAUTHORIZED"
+const CodeUnauthorized = sandbox.CodeUnauthorized
 
 // DialOptions say how to reach a sandbox.
 type DialOptions struct {
@@ -41,7 +41,7 @@ type DialOptions struct {
 // Dial connects to one sandbox through the endpoint at address, such as
 // http://127.0.0.1:8788, and starts it if it is stopped. Closing the client closes the
 // connection. Errors: CodeConnectionLost when nothing answers there, CodeUnauthorized,
-// CodeSandboxNotFound, AMBIGUOUS_NAME.
+// CodeSandboxNotFound, CodeAmbiguousName.
 func Dial(ctx context.Context, address string, opts DialOptions) (*sandbox.Client, error) {
 	host, err := Connect(ctx, address, opts)
 	if err != nil {
