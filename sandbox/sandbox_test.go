@@ -3,8 +3,10 @@ package sandbox_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -150,5 +152,34 @@ func TestSignalNames(t *testing.T) {
 		if got := e.exit.ShellCode(); got != e.want {
 			t.Errorf("%+v: %d", e.exit, got)
 		}
+	}
+}
+
+// TestCodesAreWrittenDown holds docs/errors.md to the registry. With TONGS_UPDATE=1 it writes the page's table.
+func TestCodesAreWrittenDown(t *testing.T) {
+	t.Parallel()
+	const page, first = "../docs/errors.md", "| code | status | what has happened | what to do |\n|---|---|---|---|\n"
+	codes := sandbox.Codes()
+	slices.Sort(codes)
+	var table strings.Builder
+	for _, c := range codes {
+		fmt.Fprintf(&table, "| `%s` | %d | %s | %s |\n", c, c.HTTPStatus(), c.Meaning(), c.Advice())
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, now, ok := strings.Cut(string(text), first)
+	if !ok {
+		t.Fatalf("%s has no table of codes", page)
+	}
+	if os.Getenv("TONGS_UPDATE") != "" {
+		if err := os.WriteFile(page, []byte(before+first+table.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if diff := cmp.Diff(table.String(), now); diff != "" {
+		t.Errorf("%s is not what the registry says; TONGS_UPDATE=1 go test -run Written ./sandbox writes it: %s", page, diff)
 	}
 }
