@@ -40,8 +40,8 @@ const (
 	syncing      = "this would read or rewrite sessions past their checks"
 	remoteUI     = "this would drive another person's terminal client"
 	outside      = "this would send the session to a service outside"
-	notYetUndo   = "undo does not restore the files of the sandbox yet, so it is refused"
-	notYetFork   = "a fork would start without the files of its session's sandbox, so it is refused"
+	undoFiles    = "OpenCode would mark the messages and leave the files of the sandbox as they are; undo does both"
+	forkFiles    = "OpenCode would copy the conversation and leave the files of the sandbox out; a fork has both"
 	reading      = "reads OpenCode's own database"
 	settled      = "describes the server; nothing in it acts"
 )
@@ -124,12 +124,12 @@ var table = []row{
 	{method: "POST", pattern: "/session/{sessionID}/abort", kind: pass, reason: "stops the turn"},
 	{method: "POST", pattern: "/session/{sessionID}/init", kind: pass, hold: true, reason: "a prompt of OpenCode's own; it has no text of the client"},
 	{method: "POST", pattern: "/session/{sessionID}/summarize", kind: pass, reason: "shortens the conversation; runs no tool"},
-	{method: "POST", pattern: "/session/{sessionID}/fork", kind: refuse, reason: notYetFork},
+	{method: "POST", pattern: "/session/{sessionID}/fork", kind: refuse, reason: forkFiles},
 	{method: "POST", pattern: "/session/{sessionID}/share", kind: refuse, reason: outside},
 	{method: "DELETE", pattern: "/session/{sessionID}/share", kind: refuse, reason: outside},
 	{method: "POST", pattern: "/session/{sessionID}/shell", kind: pass, body: checkShell, reason: "a command of the person's; OpenCode's shell leads into the session's sandbox, and refuses what has no session"},
-	{method: "POST", pattern: "/session/{sessionID}/revert", kind: refuse, reason: notYetUndo},
-	{method: "POST", pattern: "/session/{sessionID}/unrevert", kind: refuse, reason: notYetUndo},
+	{method: "POST", pattern: "/session/{sessionID}/revert", kind: refuse, reason: undoFiles},
+	{method: "POST", pattern: "/session/{sessionID}/unrevert", kind: refuse, reason: undoFiles},
 	{method: "POST", pattern: "/session/{sessionID}/permissions/{permissionID}", kind: pass, reason: "the person's answer to a tool that asks"},
 	{method: "GET", pattern: "/permission", kind: pass, reason: reading},
 	{method: "POST", pattern: "/permission/{requestID}/reply", kind: pass, reason: "the person's answer to a tool that asks"},
