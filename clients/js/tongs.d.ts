@@ -587,7 +587,8 @@ export interface PortInfo {
 }
 
 export interface Ports extends RpcTarget {
-  list(): PortInfo[];
+  /** With the URL that opens the port in a browser, where it has one already. */
+  list(): (PortInfo & { url?: string })[];
   /** ready comes once, after what was open already; {type: "alive"} is a sign of life. */
   watch(): ReadableStream<(PortInfo & { kind: "open" | "close" | "ready" }) | { type: "alive" }>;
   /** A port, or the path of a unix socket. */

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tongs-dev/tongs/internal/fleet"
@@ -53,6 +54,7 @@ func (b previewBoxes) Dial(ctx context.Context, label string, port int) (net.Con
 type exposed struct {
 	previews *preview.Handler
 	id       string
+	name     string // or session, or the id again
 }
 
 var _ surface.Previews = exposed{}
@@ -71,6 +73,14 @@ func (x exposed) List(context.Context) ([]surface.Preview, error) {
 		out[i] = surface.Preview{URL: e.URL, Port: e.Port, Name: e.Name}
 	}
 	return out, nil
+}
+
+func (x exposed) URL(port int) string {
+	all := x.previews.List(x.id)
+	if i := slices.IndexFunc(all, func(e preview.Exposed) bool { return e.Port == port }); i >= 0 {
+		return all[i].URL
+	}
+	return x.previews.PlainURL(x.name, port)
 }
 
 func (x exposed) ValidToken(_ context.Context, port int, token string) (bool, error) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -33,29 +34,42 @@ func (sandboxPortsCommand) Help() string {
 
 // Run lists ports.
 func (c *sandboxPortsCommand) Run(ctx context.Context, s *streams, g *Globals, a *APIFlags) error {
-	return a.with(ctx, g, c.Name, func(box *sandbox.Client) error {
-		if c.Follow {
-			return c.follow(ctx, s, box)
-		}
-		all, err := box.ListPorts(ctx)
-		if err != nil {
-			return err
-		}
-		all = slices.DeleteFunc(all, c.hidden)
-		if c.JSON {
-			return json.NewEncoder(s.stdout).Encode(append([]sandbox.PortInfo{}, all...))
-		}
-		return table(s.stdout, func(w io.Writer) {
-			fmt.Fprintln(w, "PORT\tADDRESS\tPID\tPROCESS")
-			for _, p := range all {
-				pid := "-"
-				if p.PID > 0 {
-					pid = strconv.Itoa(p.PID)
-				}
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", p.Port, printable(p.Address), pid, cmp.Or(printable(p.Process), "-"))
+	if c.Follow {
+		return a.with(ctx, g, c.Name, func(box *sandbox.Client) error { return c.follow(ctx, s, box) })
+	}
+	host, err := a.connect(ctx, g)
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	box := host.Object(c.Name)
+	defer box.Close()
+	list := box.Get("ports")
+	defer list.Close()
+	all, err := capnweb.Call[[]listedPort](ctx, list, "list")
+	if err != nil {
+		return sandbox.FromWire("list ports", err)
+	}
+	all = slices.DeleteFunc(all, func(p listedPort) bool { return c.hidden(p.PortInfo) })
+	if c.JSON {
+		return json.NewEncoder(s.stdout).Encode(append([]listedPort{}, all...))
+	}
+	return table(s.stdout, func(w io.Writer) {
+		fmt.Fprintln(w, "PORT\tADDRESS\tPID\tPROCESS\tURL")
+		for _, p := range all {
+			pid := "-"
+			if p.PID > 0 {
+				pid = strconv.Itoa(p.PID)
 			}
-		})
+			fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\n", p.Port, printable(p.Address), pid, cmp.Or(printable(p.Process), "-"), cmp.Or(printable(p.URL), "-"))
+		}
 	})
+}
+
+// listedPort is a port as the endpoint lists it: with the URL that opens it in a browser, where it has one.
+type listedPort struct {
+	sandbox.PortInfo
+	URL string `json:"url,omitempty"`
 }
 
 // hidden reports whether a port is not shown.

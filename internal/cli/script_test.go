@@ -20,6 +20,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver/linux"
 	"github.com/tongs-dev/tongs/internal/fleet"
 	"github.com/tongs-dev/tongs/internal/image"
+	"github.com/tongs-dev/tongs/internal/preview"
 )
 
 // guestDir is where the guest was built, for TestMain to remove.
@@ -107,7 +108,11 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 	}
 	connections := &wire{Listener: listener}
 	e.Values[wireKey{}] = connections
-	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test"})
+	s := &service{fleet: f}
+	if s.preview, err = preview.New(preview.Config{Boxes: previewBoxes{f}, Listen: "127.0.0.1:8787", Open: true}); err != nil {
+		return err
+	}
+	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test", Surface: s.surface})
 	web := api.NewServer(server, slog.New(slog.DiscardHandler))
 	go web.Serve(connections)
 	e.Defer(func() {

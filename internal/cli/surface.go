@@ -12,7 +12,7 @@ import (
 // surface makes the object that programs get for a sandbox. Objects of the same sandbox share a state.
 func (s *service) surface(e fleet.Entry, client *sandbox.Client, destroy func(context.Context) error) *capnweb.Target {
 	return surface.New(client, surface.Options{
-		Name: e.String(), State: s.states.Of(e.ID, client.Incarnation()), Destroy: destroy, Previews: exposed{s.preview, e.ID},
+		Name: e.String(), State: s.states.Of(e.ID, client.Incarnation()), Destroy: destroy, Previews: exposed{s.preview, e.ID, e.String()},
 	})
 }
 

@@ -117,6 +117,16 @@ func (h *Handler) List(box string) []Exposed {
 	return all
 }
 
+// PlainURL gives the URL without a token that every port has where the front is open; else "".
+func (h *Handler) PlainURL(box string, port int) string {
+	label := Label(box)
+	name := strconv.Itoa(port) + "-" + label
+	if !h.cfg.Open || !isLabel(label) || len(name) > maxLabel || port < 1 || port > 65535 || slices.Contains(h.cfg.Reserved, port) {
+		return ""
+	}
+	return h.url(name)
+}
+
 // Valid says whether the port is exposed with that token.
 func (h *Handler) Valid(box string, port int, token string) bool {
 	return h.exposed.valid(Label(box), port, token)

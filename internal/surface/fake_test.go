@@ -54,6 +54,15 @@ func (p *previews) List(context.Context) ([]surface.Preview, error) {
 	return list, nil
 }
 
+func (p *previews) URL(port int) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.ports[port]; !ok {
+		return ""
+	}
+	return p.url(port).URL
+}
+
 func (p *previews) ValidToken(_ context.Context, port int, token string) (bool, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

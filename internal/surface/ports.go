@@ -21,7 +21,22 @@ var portMethods = capnweb.Methods{
 
 var portsClass = capnweb.NewClass[ports](portMethods, capnweb.Concurrent())
 
-func (p ports) list(ctx context.Context) ([]sandbox.PortInfo, error) { return p.b.ListPorts(ctx) }
+// listedPort is a listening socket, with the URL under which it can be opened, if it has one.
+type listedPort struct {
+	sandbox.PortInfo
+	URL string `json:"url,omitempty"`
+}
+
+func (p ports) list(ctx context.Context) ([]listedPort, error) {
+	all, err := p.b.ListPorts(ctx)
+	listed := make([]listedPort, len(all))
+	for i, port := range all {
+		if listed[i].PortInfo = port; p.b.opts.Previews != nil && port.Listener == "" {
+			listed[i].URL = p.b.opts.Previews.URL(port.Port)
+		}
+	}
+	return listed, err
+}
 
 // watch gives a stream of sandbox.PortEvent, and of {type: "alive"}.
 func (p ports) watch(ctx context.Context) (*capnweb.ReadableStream, error) {

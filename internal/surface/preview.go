@@ -17,6 +17,9 @@ type Previews interface {
 	Unexpose(ctx context.Context, port int) error
 	// List tells what is exposed, by port.
 	List(ctx context.Context) ([]Preview, error)
+	// URL gives that of a port which can be opened already: because it is exposed, or because every
+	// port can be. Otherwise it is "".
+	URL(port int) string
 	// ValidToken reports whether a token opens a port, in constant time.
 	ValidToken(ctx context.Context, port int, token string) (bool, error)
 }

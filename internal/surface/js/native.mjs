@@ -224,7 +224,10 @@ add("ports: list and dial", async ({ box, own }) => {
   const port = await freePort();
   const p = own(await box.startProcess(`node -e 'require("net").createServer((s) => s.pipe(s)).listen(${port}, "127.0.0.1", () => console.log("up"))'`));
   await p.waitForLog("up", 30_000);
-  assert.ok((await box.ports.list()).some((x) => x.port === port));
+  assert.ok((await box.ports.list()).some((x) => x.port === port && x.url === undefined));
+  const { url } = await box.exposePort(port, { hostname: "localhost" });
+  assert.ok((await box.ports.list()).some((x) => x.port === port && x.url === url));
+  await box.unexposePort(port);
   const c = own(await box.ports.dial(port));
   const w = c.writable.getWriter();
   const reading = bytes(c.readable);
