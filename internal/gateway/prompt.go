@@ -29,6 +29,19 @@ func checkSession(_ *check, body map[string]any) *Error {
 	return nil
 }
 
+var colour = regexp.MustCompile(`^[a-z]{1,20}$`)
+
+// checkProject looks at a change of the project, of which the colour of its icon is all that a client may set.
+func checkProject(_ *check, body map[string]any) *Error {
+	icon, ok := body["icon"].(map[string]any)
+	name, _ := icon["color"].(string)
+	if !ok || len(body) != 1 || len(icon) != 1 || !colour.MatchString(name) {
+		return &Error{Status: 403, Code: "REFUSED", Message: "only the colour of a project's icon can be changed",
+			Hint: "its name and start command are the operator's; a start command would run on the machine that runs OpenCode"}
+	}
+	return nil
+}
+
 // sandboxed are the permissions a client may grant: those of tools that act in the
 // sandbox, or on nothing. A session's rules come after the server's in OpenCode, so
 // that any other grant would lift what the server denies.

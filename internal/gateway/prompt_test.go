@@ -205,6 +205,22 @@ func TestSessionWithoutBody(t *testing.T) {
 	}
 }
 
+func TestProjectIcon(t *testing.T) {
+	t.Parallel()
+	up := &upstream{}
+	h := front(t, up, nil)
+	for _, body := range []string{`{}`, `{"name":"x"}`, `{"icon":"mint"}`, `{"icon":{"color":"mint","url":"file:///etc/passwd"}}`, `{"icon":{"color":"url(x)"}}`,
+		`{"icon":{"color":"mint"},"commands":{"start":"id"}}`} {
+		wantRefusal(t, ask(h, request("PATCH", "/project/p1", body)), 403, "REFUSED")
+	}
+	if w := ask(h, request("PATCH", "/project/p1", `{"icon":{"color":"mint"}}`)); w.Code != 200 {
+		t.Error(w.Code, w.Body)
+	}
+	if _, sent, n := up.asked(); n != 1 || sent != `{"icon":{"color":"mint"}}` {
+		t.Errorf("OpenCode got %d requests, the last %s", n, sent)
+	}
+}
+
 func FuzzPrompt(f *testing.F) {
 	for _, s := range []string{
 		`{"parts":[{"type":"file","url":"data:,x"}]}`, `{"parts":[{"type":"file","url":"data:,x","url":"file:///x"}],"parts":null}`,

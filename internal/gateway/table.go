@@ -100,7 +100,7 @@ var table = []row{
 	{method: "GET", pattern: "/project", kind: pass, reason: reading},
 	{method: "GET", pattern: "/project/current", kind: pass, reason: reading},
 	{method: "GET", pattern: "/project/{projectID}/directories", kind: pass, reason: reading},
-	{method: "PATCH", pattern: "/project/{projectID}", kind: refuse, reason: "a project's start command would run on the machine that runs OpenCode"},
+	{method: "PATCH", pattern: "/project/{projectID}", kind: pass, body: checkProject, reason: "the colour of a project's icon, which the web page sets; a start command would run on the machine that runs OpenCode"},
 	{method: "POST", pattern: "/project/git/init", kind: refuse, reason: hostGit},
 
 	// Sessions.
