@@ -125,7 +125,7 @@ func (c *verifyCommand) drive(ctx context.Context, s *streams, cfg *Config, log 
 		err = errors.Join(err, running.destroy(stop))
 	}()
 	fmt.Fprintf(s.stderr, "Ready after %.1f s; driving %d doors …\n", running.took.Seconds(), len(verify.Doors()))
-	return running.verifyAll(ctx, c.Quick, nil)
+	return running.verifyAll(ctx, running.url, c.Quick, nil)
 }
 
 // newCheck is what a service offers that is there to be verified.
@@ -142,13 +142,13 @@ func newCheck() *check {
 // verifyTimeout bounds all doors together.
 const verifyTimeout = 15 * time.Minute
 
-// verifyAll drives the doors of a service that was started with a check, through its front.
-func (s *service) verifyAll(ctx context.Context, quick bool, only func(verify.Door) bool) (*verify.Report, error) {
+// verifyAll drives the doors of a service that was started with a check, through a front at url.
+func (s *service) verifyAll(ctx context.Context, url string, quick bool, only func(verify.Door) bool) (*verify.Report, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, verifyTimeout, fmt.Errorf("the doors were not all driven in %v", verifyTimeout))
 	defer cancel()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
-	target := verify.Target{URL: s.url, Client: &http.Client{Transport: transport}, Quick: quick, Only: only, Command: verifySlash, CanaryKey: s.canaryKey}
+	target := verify.Target{URL: url, Client: &http.Client{Transport: transport}, Quick: quick, Only: only, Command: verifySlash, CanaryKey: s.canaryKey}
 	for _, f := range families {
 		f.Provider = opencode.ScriptedProvider
 		target.Families = append(target.Families, f)

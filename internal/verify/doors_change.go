@@ -68,10 +68,10 @@ func changeDoors() []door {
 			return map[string]any{"name": word, "commands": map[string]any{"start": "touch " + path.Join(p.dir, word)}}
 		}),
 		change(config, "POST", "/session with permissions that lift a denial", nil).with(func(p *probe, _ *ground, word string) request {
-			return request{"POST", "/session", map[string]any{"title": word, "permission": []any{map[string]any{"permission": "webfetch", "pattern": "*", "action": "allow"}}}}
+			return request{"POST", "/session", map[string]any{"title": word, "permission": []any{map[string]any{"permission": "websearch", "pattern": "*", "action": "allow"}}}}
 		}),
 		change(config, "POST", "/session/{session}/message with tools that lift a denial", nil).with(func(_ *probe, g *ground, word string) request {
-			return request{"POST", "/session/" + g.session + "/message", map[string]any{"noReply": true, "tools": map[string]any{"webfetch": true}, "parts": []any{map[string]any{"type": "text", "text": word}}}}
+			return request{"POST", "/session/" + g.session + "/message", map[string]any{"noReply": true, "tools": map[string]any{"websearch": true}, "parts": []any{map[string]any{"type": "text", "text": word}}}}
 		}),
 
 		change(engine, "POST", "/api/session", text("title", "{word}", "location", map[string]any{"directory": "/tmp"})),

@@ -33,7 +33,7 @@ func keyDoors() []door {
 		}}
 	}
 	return []door{
-		get("/config", true), get("/global/config", true), get("/config/providers", true), get("/provider", false), get("/provider/auth", false),
+		get("/config", true), get("/global/config", true), get("/config/providers", false), get("/provider", false), get("/provider/auth", false),
 		get("/api/provider", false), get("/api/model", false), get("/agent", false), get("/api/agent", false), get("/mcp", false), get("/api/integration", false), get("/experimental/console", false),
 		{Door: Door{Group: "keys", Name: "files and environments of the agent host"}, run: func(ctx context.Context, p *probe, g *ground, _ Family) Cell {
 			return p.search(ctx, p.agent)

@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"net"
@@ -141,12 +142,16 @@ func (p *probe) exchange(ctx context.Context, address, text string) (string, err
 	if _, err := conn.Write([]byte(text)); err != nil {
 		return "", err
 	}
-	answer := make([]byte, 4096)
-	n, err := conn.Read(answer)
-	if n == 0 && err != nil {
-		return "", nil // it hung up
+	var answer []byte
+	for len(answer) < 4096 && !bytes.Contains(answer, []byte("\r\n\r\n")) {
+		piece := make([]byte, 4096)
+		n, err := conn.Read(piece)
+		answer = append(answer, piece[:n]...)
+		if err != nil {
+			break // it hung up, or says no more
+		}
 	}
-	return string(answer[:n]), nil
+	return string(answer), nil
 }
 
 // forge connects to the plugin's port in the agent host as the host does, but is not it.
