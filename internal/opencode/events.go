@@ -21,6 +21,9 @@ const maxEventBytes = 64 << 10
 type RootWatcher struct {
 	Created func(id string)
 	Deleted func(id string)
+	// Step, if set, is told that an agent has begun a message in a session, be that a root or not, possibly
+	// more than once. The tools of the message come later.
+	Step func(session, message string)
 }
 
 // WatchRoots tells w of root sessions until ctx ends. It reconnects when OpenCode has ended and is
@@ -84,6 +87,10 @@ func skipLine(lines *bufio.Reader) error {
 
 // tell looks at one event.
 func (w RootWatcher) tell(data []byte) {
+	if bytes.Contains(data, []byte(`"message.updated"`)) && w.Step != nil {
+		w.tellStep(data)
+		return
+	}
 	if !bytes.Contains(data, []byte(`"session.created"`)) && !bytes.Contains(data, []byte(`"session.deleted"`)) {
 		return
 	}
@@ -110,5 +117,31 @@ func (w RootWatcher) tell(data []byte) {
 		w.Created(info.ID)
 	case "session.deleted":
 		w.Deleted(info.ID)
+	}
+}
+
+// tellStep looks at an event about a message.
+func (w RootWatcher) tellStep(data []byte) {
+	var event struct {
+		Payload struct {
+			Type       string `json:"type"`
+			Properties struct {
+				Info struct {
+					ID        string `json:"id"`
+					SessionID string `json:"sessionID"`
+					Role      string `json:"role"`
+					Time      struct {
+						Completed float64 `json:"completed"`
+					} `json:"time"`
+				} `json:"info"`
+			} `json:"properties"`
+		} `json:"payload"`
+	}
+	if json.Unmarshal(data, &event) != nil {
+		return // an event of another shape
+	}
+	info := event.Payload.Properties.Info
+	if event.Payload.Type == "message.updated" && info.Role == "assistant" && info.Time.Completed == 0 && sessionPattern.MatchString(info.SessionID) {
+		w.Step(info.SessionID, info.ID)
 	}
 }

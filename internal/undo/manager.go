@@ -20,6 +20,7 @@ const (
 	stateTimeout = 3 * time.Minute // one state of a project, and the wait for others' work on it
 	maxWorlds    = 4096            // root sessions that are remembered
 	maxMarked    = 512             // steps of one root session whose beginning is known to be kept
+	maxPreparing = 256             // states that are kept, or wait to be, before a tool asks for them
 )
 
 // Config says whose files are meant. All but Logger are needed.
@@ -52,8 +53,9 @@ type Manager struct {
 	close context.CancelFunc
 	wg    sync.WaitGroup
 
-	mu     sync.Mutex
-	worlds map[string]*world
+	mu        sync.Mutex
+	worlds    map[string]*world
+	preparing int // states that are kept in the background
 }
 
 // world is what is known of the files of one root session.

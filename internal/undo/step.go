@@ -27,24 +27,69 @@ func (m *Manager) Step(ctx context.Context, root, message, tool string) (done fu
 	}
 	defer m.leave(w)
 	w.mu.Lock()
-	known := w.marked[message]
 	w.running[message]++
 	delete(w.ended, message)
 	w.mu.Unlock()
-	if !known {
-		if _, err := m.settle(ctx, w, root, message); err != nil {
-			m.failed(w, root, err)
-		} else {
-			w.mu.Lock()
-			if len(w.marked) >= maxMarked {
-				clear(w.marked) // what is kept already is not kept anew
-			}
-			w.marked[message] = true
-			w.failing = false
-			w.mu.Unlock()
-		}
+	if err := m.begin(ctx, w, root, message); err != nil {
+		m.failed(w, root, err)
 	}
 	return func() { m.ended(w, root, message) }
+}
+
+// Prepare keeps the state before a message of an agent in the background, while the model still thinks, so that the
+// first tool of the message need not wait for it. It does nothing for a session without a sandbox.
+func (m *Manager) Prepare(session, message string) {
+	if !validMessage.MatchString(message) {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ctx.Err() != nil || m.preparing >= maxPreparing {
+		return // the first tool does it
+	}
+	m.preparing++
+	m.wg.Go(func() {
+		defer func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.preparing--
+		}()
+		ctx, cancel := context.WithTimeout(m.ctx, stateTimeout)
+		defer cancel()
+		root, err := m.cfg.Root(ctx, session)
+		if err != nil || !m.cfg.Exists(root) {
+			return
+		}
+		w, err := m.enter(ctx, root)
+		if err != nil {
+			return
+		}
+		defer m.leave(w)
+		if m.ctx.Err() == nil {
+			_ = m.begin(ctx, w, root, message) // the first tool tries again, and says so
+		}
+	})
+}
+
+// begin keeps the state before a message, if that is not kept yet. The turn is the caller's.
+func (m *Manager) begin(ctx context.Context, w *world, root, message string) error {
+	w.mu.Lock()
+	known := w.marked[message]
+	w.mu.Unlock()
+	if known {
+		return nil
+	}
+	if _, err := m.settle(ctx, w, root, message); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.marked) >= maxMarked {
+		clear(w.marked) // what is kept already is not kept anew
+	}
+	w.marked[message] = true
+	w.failing = false
+	return nil
 }
 
 // settle takes the state now, and keeps it as the end of the steps that have ended and as the beginning of another
