@@ -73,7 +73,7 @@ end
 say "A server, its output, and its port on this machine:"
 begin
 run "tongs sandbox exec -d --id web my-project -- node -e 'require(\"http\").createServer((q, r) => { console.log(q.method, q.url); r.end(\"hello\\n\") }).listen(3000, () => console.log(\"listening\"))'"
-run 'until tongs sandbox ports my-project | grep -q 3000; do sleep 0.2; done; tongs sandbox ports my-project'
+run 'timeout 60 sh -c "until tongs sandbox ports my-project | grep -q 3000; do sleep 0.2; done"; tongs sandbox ports my-project'
 run 'tongs sandbox forward my-project web'
 run 'tongs sandbox forward my-project 18080:3000 & sleep 2; curl -s http://127.0.0.1:18080/a http://127.0.0.1:18080/b; kill %1; wait'
 run 'tongs sandbox logs my-project'

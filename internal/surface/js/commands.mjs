@@ -104,7 +104,7 @@ add("variables are set for later commands", async ({ box }) => {
 
 add("cancel ends a command by the id its caller chose", async ({ box }) => {
   const running = box.exec("echo on; sleep 300", { processId: "mine" });
-  await until("the command runs", async () => (await box.processes.list()).some((p) => p.id === "mine" && p.running));
+  await until("the command's first words", async () => (await box.processes.list()).some((p) => p.id === "mine" && p.logEnd === 3));
   assert.equal(await box.cancel("mine"), true);
   const r = await running;
   assert.equal(r.success, false);

@@ -56,7 +56,10 @@ func dropPrivileges(root bool) error {
 }
 
 func allThreads(op string, trap, a1, a2, a3 uintptr) error {
-	if _, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, a3, 0, 0, 0); errno != 0 {
+	switch _, _, errno := syscall.AllThreadsSyscall6(trap, a1, a2, a3, 0, 0, 0); {
+	case errno == unix.ENOTSUP: // Go's runtime does not do it for programs with C in them
+		return fail(op, errors.New("this guest was built with cgo: build it with CGO_ENABLED=0"))
+	case errno != 0:
 		return fail(op, errno)
 	}
 	return nil
