@@ -306,6 +306,7 @@ func (s *service) watch() {
 	watcher := opencode.RootWatcher{
 		Created: each(func(ctx context.Context, root string) error { _, err := s.fleet.Session(ctx, root); return err }),
 		Deleted: each(s.forget),
+		Step:    s.undo.Prepare,
 	}
 	s.watching.Go(func() { s.host.WatchRoots(ctx, watcher) })
 }
