@@ -289,6 +289,11 @@ func TestUndoInTheTerminalClient(t *testing.T) {
 	id := s.session()
 	s.do(id, "tongs/scripted", writeStep("a", "1\n"), bashStep("echo x > by-bash"), step{"text": "turn one is over"})
 	s.do(id, "tongs/scripted", writeStep("a", "2\n"), step{"text": "turn two is over"})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(s.output())
+		}
+	})
 	binary := filepath.Join(home, "opencode", "1.18.33", "opencode")
 	term := openTerminal(t, append(environ(home), "HOME="+t.TempDir(), "OPENCODE_DISABLE_AUTOUPDATE=1"), binary, "attach", s.url, "--session", id)
 	term.await("turn two is over")
@@ -299,15 +304,16 @@ func TestUndoInTheTerminalClient(t *testing.T) {
 		term.typeText("", "Enter")
 	}
 	say("/undo")
-	term.await("message reverted", "a +1 -1")
+	term.await("1 message reverted", "a +1 -1")
 	s.has(id, "/undo", "a=1", "by-bash=x")
 	term.typeText("", "C-c") // clears the prompt that was taken back
 	say("/undo")
-	term.await("2 message")
+	term.await("2 message reverted")
 	s.has(id, "/undo twice")
 	term.typeText("", "C-c")
 	say("/redo")
 	await(t, "the first turn to be back", func() bool { return len(s.project(id)) == 2 })
+	term.await("1 message reverted") // the client knows it, too
 	s.has(id, "/redo", "a=1", "by-bash=x")
 	say("/redo")
 	await(t, "the second turn to be back", func() bool { return s.project(id)["a"] == "2" })
