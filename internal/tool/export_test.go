@@ -82,3 +82,21 @@ func Sweep(dir string, now time.Time) { sweep(dir, now) }
 func TailOf(text string, lines, bytes int) string { return tailOf(text, lines, bytes) }
 func HeadOf(text string, lines, bytes int) string { return headOf(text, lines, bytes) }
 func Clean(s string) string                       { return clean(s) }
+
+// SearchText gives the numbers of the lines of a text that a pattern matches, with the needle and without it,
+// and the needle.
+func SearchText(pattern, text string) (with, without []int, first string, err error) {
+	re, n, piece, err := compileSearch(pattern)
+	if err != nil {
+		return nil, nil, "", err
+	}
+	found := func(n needle) (lines []int) {
+		s := &search{re: re, needle: n, piece: piece}
+		line := 1
+		for _, h := range s.lines(context.Background(), []byte(text), "f", &line, nil, 1<<20) {
+			lines = append(lines, h.line)
+		}
+		return append(lines, -line) // and where it has ended
+	}
+	return found(n), found(needle{}), string(n.text), nil
+}

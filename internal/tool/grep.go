@@ -63,13 +63,13 @@ func grep(ctx context.Context, r *run, a *args) (Result, error) {
 	if !isDir && !st.Mode().IsRegular() {
 		return Result{}, notRegular(root, st.Mode())
 	}
-	re, piece, err := compileSearch(pattern)
+	re, first, piece, err := compileSearch(pattern)
 	if err != nil {
 		return Result{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	s := search{r: r, re: re, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir, limit: maxFound}
+	s := search{r: r, re: re, needle: first, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir, limit: maxFound}
 	hits, more, err := s.run(ctx)
 	if err != nil {
 		if ctx.Err() == context.DeadlineExceeded {
@@ -120,13 +120,13 @@ func showLine(h hit) string {
 }
 
 // compileSearch compiles a pattern to be matched against single lines, and says
-// how many bytes it may look at in one go.
-func compileSearch(pattern string) (re *regexp.Regexp, piece int, err error) {
+// what to look for first and how many bytes it may look at in one go.
+func compileSearch(pattern string) (re *regexp.Regexp, first needle, piece int, err error) {
 	if len(pattern) > maxExpression {
-		return nil, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern is longer than %d KiB", maxExpression>>10)
+		return nil, first, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern is longer than %d KiB", maxExpression>>10)
 	}
 	if strings.Contains(pattern, "\n") || strings.Contains(strings.ReplaceAll(pattern, `\\`, ""), `\n`) {
-		return nil, 0, failf(sandbox.CodeInvalidArgument, `the literal "\n" is not allowed in a regex: each line is matched on its own. Search for one of the lines.`)
+		return nil, first, 0, failf(sandbox.CodeInvalidArgument, `the literal "\n" is not allowed in a regex: each line is matched on its own. Search for one of the lines.`)
 	}
 	re, err = regexp.Compile("(?m:" + pattern + ")")
 	if err != nil {
@@ -137,24 +137,26 @@ func compileSearch(pattern string) (re *regexp.Regexp, piece int, err error) {
 				why += " (look-around and back-references are not supported)"
 			}
 		}
-		return nil, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: %s in %q. Escape characters meant literally.", why, shorten(pattern, 200))
+		return nil, first, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: %s in %q. Escape characters meant literally.", why, shorten(pattern, 200))
 	}
 	size := 0
 	if tree, err := syntax.Parse("(?m:"+pattern+")", syntax.Perl); err == nil {
 		if prog, err := syntax.Compile(tree.Simplify()); err == nil {
 			size = len(prog.Inst)
 		}
+		first = needleOf(re, tree)
 	}
 	if size > maxProgram {
-		return nil, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern %q is too complex. Repeat less.", shorten(pattern, 200))
+		return nil, first, 0, failf(sandbox.CodeInvalidArgument, "regex parse error: the pattern %q is too complex. Repeat less.", shorten(pattern, 200))
 	}
-	return re, max(minPiece, pieceWork/max(size, 8)), nil
+	return re, first, max(minPiece, pieceWork/max(size, 8)), nil
 }
 
 // search is one grep.
 type search struct {
 	r       *run
 	re      *regexp.Regexp
+	needle  needle
 	piece   int // bytes to look at in one go
 	pattern string
 	include string

@@ -188,10 +188,27 @@ func (s *search) search(ctx context.Context, in io.Reader, path string, limit in
 // lines adds the hits in a run of lines; the last may lack its newline.
 func (s *search) lines(ctx context.Context, data []byte, path string, line *int, hits []hit, limit int) []hit {
 	at := 0 // where the current line begins
+	low, done := s.needle.in(data)
+	defer done()
 	for at < len(data) && len(hits) < limit && ctx.Err() == nil {
+		if low != nil { // go on to the next line that can match, and look at it alone
+			next := bytes.Index(low[at:], s.needle.text)
+			if next < 0 {
+				*line += bytes.Count(data[at:], []byte{'\n'})
+				break
+			}
+			start := at + bytes.LastIndexByte(data[at:at+next], '\n') + 1
+			*line += bytes.Count(data[at:start], []byte{'\n'})
+			at = start
+		}
 		// Many lines at once are far faster than line by line. A match may
 		// reach over a line's end; then it is decided by its first line alone.
 		from, end := at, s.pieceEnd(data, at)
+		if low != nil {
+			if n := bytes.IndexByte(data[at:end], '\n'); n >= 0 {
+				end = at + n + 1
+			}
+		}
 		m := s.re.FindIndex(data[at:end])
 		start := end
 		if m != nil {

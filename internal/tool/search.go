@@ -167,7 +167,7 @@ func Grep(ctx context.Context, env Env, pattern string, opts sandbox.GrepOptions
 	if opts.IgnoreCase {
 		pattern = "(?i:" + pattern + ")"
 	}
-	re, piece, err := compileSearch(pattern)
+	re, first, piece, err := compileSearch(pattern)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func Grep(ctx context.Context, env Env, pattern string, opts sandbox.GrepOptions
 	}
 	defer x.cancel()
 	// One more than is wanted tells whether there are more.
-	s := search{re: re, piece: piece, pattern: pattern, root: x.w.root, isDir: x.isDir, limit: limit + 1}
+	s := search{re: re, needle: first, piece: piece, pattern: pattern, root: x.w.root, isDir: x.isDir, limit: limit + 1}
 	var hits []hit
 	if x.isDir {
 		hits, err = s.files(x.ctx, x.w)
