@@ -27,6 +27,8 @@ func (p *probe) judge(g *ground, status int, text string, err error) Cell {
 	}
 	said := message(text)
 	switch trimmed := strings.TrimSpace(text); {
+	case status >= 500:
+		return broken("%d: %s", status, text)
 	case status >= 400 && said != "":
 		return refused("%d: %s", status, said)
 	case trimmed == "" || trimmed == "[]" || trimmed == "{}" || trimmed == "null" || strings.HasSuffix(trimmed, `"data":[]}`) || strings.HasSuffix(trimmed, `"content":""}`):
