@@ -81,7 +81,7 @@ run 'tongs sandbox logs my-project web --since 10 --json'
 run 'tongs sandbox logs my-project wbe'
 run 'tongs sandbox ps my-project'
 run 'tongs sandbox kill -s KIL my-project web'
-run 'tongs sandbox kill my-project web'
+run 'tongs sandbox kill my-project web; tongs sandbox logs -f my-project web | tail -1'
 run 'tongs sandbox ps my-project'
 run 'tongs sandbox ps -a my-project'
 end
