@@ -257,6 +257,7 @@ export interface RunCodeOptions {
   onError?: (error: CodeError) => void;
 }
 
+/** A value in all the forms that it has. Charts come as images: there is no `chart` with their data. */
 export interface CodeResult {
   text?: string;
   html?: string;

@@ -64,7 +64,7 @@ type RunOptions struct {
 	Timeout time.Duration
 }
 
-// Result is a value in all the ways in which it can be shown.
+// Result is a value in all the ways in which it can be shown. A chart is an image: its data is not told apart.
 type Result struct {
 	Text       string          `json:"text,omitempty"`
 	HTML       string          `json:"html,omitempty"`
