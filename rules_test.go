@@ -36,10 +36,11 @@ var layers = map[string][]string{
 	"internal/driver/drivertest": {"internal/driver", "internal/egress", "internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/fleet":             {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
-	"internal/egress":  {"sandbox"},
-	"internal/api":     {"internal/fleet", "internal/driver", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},
-	"internal/preview": {"sandbox"},
-	"internal/surface": {"sandbox/...", "capnweb", "capnweb/httprpc"},
+	"internal/egress":   {"sandbox"},
+	"internal/webfetch": {"sandbox"},
+	"internal/api":      {"internal/fleet", "internal/driver", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},
+	"internal/preview":  {"sandbox"},
+	"internal/surface":  {"sandbox/...", "capnweb", "capnweb/httprpc"},
 
 	"plugin":               {},
 	"internal/scriptmodel": {},

@@ -47,7 +47,7 @@ func TestTools(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"bash", "read", "write", "edit", "apply_patch", "glob", "grep", "list"}
+	want := []string{"bash", "read", "write", "edit", "apply_patch", "glob", "grep", "list", "webfetch"}
 	slices.Sort(ids)
 	slices.Sort(want)
 	if !slices.Equal(ids, want) {

@@ -241,7 +241,7 @@ func (s *service) startOpenCode(ctx context.Context, configured *opencode.Config
 	s.undo = s.newUndo()
 	s.agent = &agentHost{fleet: s.fleet, spec: spec, models: models, shells: s.doors.ServeShells, log: s.log.With("from", "models")}
 	s.host, err = opencode.NewHost(opencode.HostConfig{
-		Machine: opts.weak.machines(s.agent.machine), Content: configured.Content, Sandboxes: s.fleet, Surface: s.agentSurface, Models: configured.Models, OnCall: opts.onCall, Step: s.step,
+		Machine: opts.weak.machines(s.agent.machine), Content: configured.Content, Sandboxes: s.fleet, Surface: s.agentSurface, Fetch: s.webfetch, Models: configured.Models, OnCall: opts.onCall, Step: s.step,
 		Binary:  agentHostOpenCode + "/" + filepath.Base(filepath.Dir(binary.Path)) + "/" + filepath.Base(binary.Path),
 		Project: projectDir, Logger: s.log,
 	})

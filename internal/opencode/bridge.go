@@ -38,6 +38,8 @@ type BridgeConfig struct {
 	// of it, and must not be able to do what a session's agent may not: destroy
 	// its sandbox, or reach another one. Default: all is asked of the stub that Sandboxes gives.
 	Surface func(ctx context.Context, rootSessionID string) (*capnweb.Target, error)
+	// Fetch carries the tool webfetch out. Default: the sandbox is asked, which has no such tool.
+	Fetch FetchFunc
 	// OnCall, if set, is told of each call that has ended. It must not block.
 	OnCall func(CallEvent)
 	// Step, if set, is told of each call of a tool before it goes to the sandbox, and the function that it returns
@@ -70,6 +72,7 @@ type Bridge struct {
 	poke   chan struct{}
 
 	questions questions
+	fetches   fetches
 
 	mu      sync.Mutex
 	session *capnweb.Session

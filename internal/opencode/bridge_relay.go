@@ -75,6 +75,10 @@ func (r *relay) Dispatch(ctx context.Context, in capnweb.Invocation) (any, error
 	if len(in.Path) == 0 || len(in.Path) > maxPath {
 		return nil, &capnweb.Error{Name: "TypeError", Message: "a sandbox is not a function."}
 	}
+	if result, err, mine := r.fetch(ctx, in); mine {
+		r.report(in, began, err)
+		return result, err
+	}
 	target, err := r.target(ctx, in)
 	if err != nil {
 		return nil, err

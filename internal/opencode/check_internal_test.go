@@ -54,7 +54,7 @@ func TestCheckTools(t *testing.T) {
 	t.Parallel()
 	ours, good := ownTools(t)
 	model := Model{"p", "m"}
-	agents := []agent{{"build", []rule{{"*", "*", "allow"}, {"webfetch", "*", "deny"}}}}
+	agents := []agent{{"build", []rule{{"*", "*", "allow"}, {"websearch", "*", "deny"}}}}
 	builtin := func(id string) offered { return offered{ID: id, Description: "built in"} }
 	without := func(id string) []offered {
 		var list []offered
@@ -78,7 +78,7 @@ func TestCheckTools(t *testing.T) {
 		"none":                         {nil, "bash"},
 		"other parameters":             {changed, good[0].ID},
 		"harmless":                     {append([]offered{builtin("todowrite"), builtin("question")}, good...), ""},
-		"denied":                       {append([]offered{builtin("webfetch")}, good...), ""},
+		"denied":                       {append([]offered{builtin("websearch")}, good...), ""},
 		"unknown":                      {append([]offered{builtin("teleport")}, good...), "teleport"},
 		"no apply_patch for this kind": {without("apply_patch"), ""},
 	} {
@@ -87,10 +87,10 @@ func TestCheckTools(t *testing.T) {
 			t.Errorf("%s: %v, want an error that names %q", name, err, tc.names)
 		}
 	}
-	if err := checkTools(model, append([]offered{builtin("webfetch")}, good...), ours, nil); err == nil {
+	if err := checkTools(model, append([]offered{builtin("websearch")}, good...), ours, nil); err == nil {
 		t.Error("without agents nothing can be denied, and yet there is no error")
 	}
-	if err := checkTools(model, append([]offered{builtin("webfetch")}, good...), ours, append(agents, agent{Name: "loose"})); err == nil || !strings.Contains(err.Error(), "loose") {
+	if err := checkTools(model, append([]offered{builtin("websearch")}, good...), ours, append(agents, agent{Name: "loose"})); err == nil || !strings.Contains(err.Error(), "loose") {
 		t.Errorf("one agent is not denied it: %v", err)
 	}
 }

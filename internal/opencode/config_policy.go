@@ -10,7 +10,7 @@ import (
 // deniedTools are tools, and the permissions of tools, that act from the agent
 // host and are not carried out in a sandbox. They are denied to every agent.
 var deniedTools = []string{
-	"webfetch", "websearch", "codesearch", "lsp", "skill", "execute", "plan_exit",
+	"websearch", "codesearch", "lsp", "skill", "execute", "plan_exit",
 	"list_mcp_resources", "list_mcp_resource_templates", "read_mcp_resource",
 }
 

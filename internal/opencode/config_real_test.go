@@ -243,7 +243,7 @@ func TestConfigureRealOpenCode(t *testing.T) {
 				}
 			}
 		}
-		for _, tool := range []string{"webfetch", "websearch", "skill", "lsp"} {
+		for _, tool := range []string{"websearch", "skill", "lsp"} {
 			if last[tool] != "deny" {
 				t.Errorf("agent %s: %s is %q", a.Name, tool, last[tool])
 			}

@@ -103,7 +103,7 @@ func TestConfigureEnforces(t *testing.T) {
 					t.Errorf("%s (-want +got):\n%s", key, diff)
 				}
 			}
-			for _, tool := range []string{"webfetch", "websearch", "lsp", "skill", "execute", "plan_exit"} {
+			for _, tool := range []string{"websearch", "lsp", "skill", "execute", "plan_exit"} {
 				if at(got, "permission", tool) != "deny" {
 					t.Errorf("%s is %v, want deny", tool, at(got, "permission", tool))
 				}
@@ -124,9 +124,9 @@ func TestConfigureNamesWhatItRefuses(t *testing.T) {
 		"references": {"r": "x"}, "skills": {"urls": ["x"]}, "watcher": {"ignore": ["x"]}, "enterprise": {"url": "x"},
 		"tool_output": {"max_lines": 3}, "no_such_key": 1,
 		"experimental": {"openTelemetry": true, "disable_paste_summary": true},
-		"permission": {"webfetch": "allow", "bash": "ask"},
+		"permission": {"skill": "allow", "webfetch": "allow", "bash": "ask"},
 		"tools": {"websearch": true, "bash": true},
-		"agent": {"a": {"permission": {"webfetch": "allow"}, "tools": {"websearch": true}}, "b": 7},
+		"agent": {"a": {"permission": {"skill": "allow"}, "tools": {"websearch": true}}, "b": 7},
 		"command": {"bad": 7, "runs": {"template": "look: !`+"`ls`"+`"}, "good": {"template": "do $ARGUMENTS"}},
 		"model": "anthropic/claude", "small_model": "nonsense",
 		"provider": {
@@ -144,8 +144,8 @@ func TestConfigureNamesWhatItRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"agent.a.permission.webfetch", "agent.a.tools.websearch", "agent.b", "autoupdate", "command.bad", "enterprise", "experimental.openTelemetry",
-		"formatter.prettier", "instructions", "lsp.ts", "mcp.far", "mcp.local", "model", "no_such_key", "permission.webfetch", "plugin",
+		"agent.a.permission.skill", "agent.a.tools.websearch", "agent.b", "autoupdate", "command.bad", "enterprise", "experimental.openTelemetry",
+		"formatter.prettier", "instructions", "lsp.ts", "mcp.far", "mcp.local", "model", "no_such_key", "permission.skill", "plugin",
 		"provider.amazon-bedrock", "provider.azure", "provider.bad/id", "provider.bedrock2", "provider.file", "provider.fine.models.m", "provider.fine.models.n",
 		"provider.fine.options.fetch", "provider.fine.options.secretThing", "provider.github-copilot", "provider.google-vertex", "provider.groq",
 		"provider.nourl", "provider.odd", "provider.tongs", "references.r", "server", "shell", "skills", "small_model", "tool_output", "tools.websearch", "watcher",
@@ -181,7 +181,7 @@ func TestConfigureNamesWhatItRefuses(t *testing.T) {
 	if diff := cmp.Diff([]any{"fine", "opencode"}, got["enabled_providers"]); diff != "" {
 		t.Errorf("enabled (-want +got):\n%s", diff)
 	}
-	if at(got, "agent", "a", "permission", "webfetch") != "deny" || at(got, "agent", "b") != nil {
+	if at(got, "permission", "webfetch") != "allow" || at(got, "agent", "a", "permission", "skill") != "deny" || at(got, "agent", "b") != nil {
 		t.Errorf("agents: %v", got["agent"])
 	}
 }
@@ -190,17 +190,17 @@ func TestConfigureNamesWhatItRefuses(t *testing.T) {
 // their order, and the denials are behind them, in each agent that has rules.
 func TestConfigureKeepsTheOrderOfRules(t *testing.T) {
 	t.Parallel()
-	c, err := configure(t, `{"permission": {"z": "ask", "webfetch": "deny", "bash": {"rm *": "deny", "git *": "allow", "*": "ask"}, "*": "allow", "a": "ask"},
+	c, err := configure(t, `{"permission": {"z": "ask", "websearch": "deny", "bash": {"rm *": "deny", "git *": "allow", "*": "ask"}, "*": "allow", "a": "ask"},
 		"agent": {"x": {"permission": "allow"}, "y": {"tools": {"bash": false}}, "plain": {"prompt": "p"}}, "mode": {"m": {"permission": {"*": "allow"}}}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	text := string(c.Content)
 	for _, words := range [][]string{
-		{`"agent":`, `"*":"allow"`, `"webfetch":"deny"`, `"y":`},
-		{`"y":`, `"tools":{"bash":false}`, `"webfetch":"deny"`, `"plain":{"prompt":"p"}`},
-		{`"mode":`, `"*":"allow"`, `"webfetch":"deny"`, `"permission":{"external_directory":"allow","z"`},
-		{`"permission":{"external_directory":"allow","z":"ask"`, `"bash":{"rm *":"deny","git *":"allow","*":"ask"}`, `"*":"allow"`, `"a":"ask"`, `"webfetch":"deny"`, `"websearch":"deny"`},
+		{`"agent":`, `"*":"allow"`, `"websearch":"deny"`, `"y":`},
+		{`"y":`, `"tools":{"bash":false}`, `"websearch":"deny"`, `"plain":{"prompt":"p"}`},
+		{`"mode":`, `"*":"allow"`, `"websearch":"deny"`, `"permission":{"external_directory":"allow","z"`},
+		{`"permission":{"external_directory":"allow","z":"ask"`, `"bash":{"rm *":"deny","git *":"allow","*":"ask"}`, `"*":"allow"`, `"a":"ask"`, `"websearch":"deny"`, `"codesearch":"deny"`},
 	} {
 		rest := text
 		for _, w := range words {
@@ -553,7 +553,7 @@ func FuzzConfigure(f *testing.F) {
 		if s := string(c.Content); strings.Contains(s, canaryKey) || strings.Contains(s, "{env:") || strings.Contains(s, "{file:") {
 			t.Errorf("%q became %s", text, s)
 		}
-		if got["shell"] != opencode.DefaultShell || at(got, "permission", "webfetch") != "deny" || got["mcp"] != nil || got["plugin"] != nil {
+		if got["shell"] != opencode.DefaultShell || at(got, "permission", "websearch") != "deny" || got["mcp"] != nil || got["plugin"] != nil {
 			t.Errorf("%q became %s", text, c.Content)
 		}
 		if _, err := modelproxy.New(modelproxy.Config{Providers: c.Providers}); err != nil {

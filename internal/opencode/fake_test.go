@@ -62,7 +62,7 @@ func fakeOpenCode(mode string) {
 		reply(w, map[string]any{"plugin": plugins})
 	})
 	mux.HandleFunc("GET /agent", func(w http.ResponseWriter, r *http.Request) {
-		rules := []map[string]string{{"permission": "*", "pattern": "*", "action": "allow"}, {"permission": "webfetch", "pattern": "*", "action": "deny"}}
+		rules := []map[string]string{{"permission": "*", "pattern": "*", "action": "allow"}, {"permission": "websearch", "pattern": "*", "action": "deny"}}
 		if has("fetches") {
 			rules = rules[:1]
 		}
@@ -71,7 +71,7 @@ func fakeOpenCode(mode string) {
 	mux.HandleFunc("GET /experimental/tool", func(w http.ResponseWriter, r *http.Request) {
 		gpt5 := strings.Contains(r.URL.Query().Get("model"), "gpt-5")
 		list := []map[string]any{}
-		for _, id := range []string{"invalid", "bash", "read", "webfetch", "task"} {
+		for _, id := range []string{"invalid", "bash", "read", "websearch", "task"} {
 			list = append(list, map[string]any{"id": id, "description": "built in", "parameters": map[string]any{}})
 		}
 		for _, t := range tools {

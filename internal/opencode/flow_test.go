@@ -22,7 +22,7 @@ import (
 
 func TestFlow(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, nil)
+	r := newRig(t, map[string]string{"OPENCODE_ENABLE_EXA": "1"}) // so that there is websearch
 	ctx := deadline(t, 3*time.Minute)
 
 	t.Run("write, bash and read run in the sandbox of the session", func(t *testing.T) {
@@ -415,7 +415,7 @@ func TestFlow(t *testing.T) {
 
 	t.Run("a tool that would run in the agent host is refused", func(t *testing.T) {
 		session := r.session(ctx, "", map[string]any{"permission": []any{map[string]string{"permission": "*", "pattern": "*", "action": "allow"}}})
-		parts := tools(r.prompt(ctx, session, scripted, call("webfetch", map[string]any{"url": "http://127.0.0.1:1/", "format": "text"}), map[string]string{"text": "done"}))
+		parts := tools(r.prompt(ctx, session, scripted, call("websearch", map[string]any{"query": "x"}), map[string]string{"text": "done"}))
 		if len(parts) != 1 || parts[0].State.Status != "error" || !strings.Contains(parts[0].State.Error, "refused") {
 			t.Errorf("parts %+v", parts)
 		}

@@ -16,6 +16,7 @@ import (
 type stagehand struct {
 	t       *testing.T
 	project string
+	web     string // address of tooltest.Web
 
 	mu    sync.Mutex
 	cases []tooltest.Case
@@ -79,7 +80,7 @@ func (m *stagehand) next() map[string]any {
 	if err := c.Lay(m.project); err != nil {
 		m.t.Errorf("%v: its files: %v", c, err)
 	}
-	arguments, err := json.Marshal(c.Arguments(m.project))
+	arguments, err := json.Marshal(c.Arguments(m.project, m.web))
 	if err != nil {
 		m.t.Errorf("%v: %v", c, err)
 	}

@@ -33,6 +33,8 @@ type HostConfig struct {
 	Sandboxes Sandboxes
 	// Surface is as in BridgeConfig.
 	Surface func(ctx context.Context, rootSessionID string) (*capnweb.Target, error)
+	// Fetch is as in BridgeConfig.
+	Fetch FetchFunc
 
 	// Models are checked for tools that are not ours, in addition to those that
 	// Content names and to one of each family that OpenCode treats differently.
@@ -214,7 +216,7 @@ func NewHost(cfg HostConfig) (*Host, error) {
 		Dial:      func(ctx context.Context) (net.Conn, error) { return h.dial(ctx, h.cfg.BridgePort) },
 		Token:     h.token,
 		Root:      h.RootSession,
-		Sandboxes: cfg.Sandboxes, Surface: cfg.Surface,
+		Sandboxes: cfg.Sandboxes, Surface: cfg.Surface, Fetch: cfg.Fetch,
 		OnCall: cfg.OnCall, Step: cfg.Step,
 		Logger: h.logger.With("from", "bridge"),
 	})

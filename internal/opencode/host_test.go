@@ -162,7 +162,7 @@ func TestStartFails(t *testing.T) {
 		"nobridge": {opencode.CodeStartup, "plugin cannot be reached"},
 		"noplugin": {opencode.CodeToolNotOurs, "has not loaded the plugin"},
 		"escapes":  {opencode.CodeToolNotOurs, "apply_patch"},
-		"fetches":  {opencode.CodeToolNotOurs, "webfetch"},
+		"fetches":  {opencode.CodeToolNotOurs, "websearch"},
 		"stranger": {opencode.CodeToolNotOurs, "evil.js"},
 	} {
 		t.Run(mode, func(t *testing.T) {

@@ -44,6 +44,7 @@ type rigOptions struct {
 	env       map[string]string
 	model     http.Handler              // default: the scripted model
 	content   func(model string) []byte // default: testContent
+	fetch     opencode.FetchFunc        // default: none
 	sandboxes opencode.Sandboxes        // default: fake ones
 }
 
@@ -80,7 +81,7 @@ func newRigWith(t *testing.T, o rigOptions) *rig {
 			}
 			return &watchedMachine{m, r, r.bridgePort}, nil
 		},
-		Content: o.content(model.URL), Sandboxes: o.sandboxes, Models: []opencode.Model{{Provider: "tongs", ID: "scripted"}},
+		Content: o.content(model.URL), Sandboxes: o.sandboxes, Fetch: o.fetch, Models: []opencode.Model{{Provider: "tongs", ID: "scripted"}},
 		Binary: binary, Home: home, Project: project, Port: ports[0], BridgePort: ports[1], Env: o.env, Logger: testLogger(t),
 		OnCall: func(e opencode.CallEvent) {
 			r.mu.Lock()
@@ -135,7 +136,7 @@ func testContent(model string) []byte {
 	content, err := json.Marshal(map[string]any{
 		"autoupdate": false, "share": "disabled", "snapshot": false, "lsp": false, "formatter": false, "tool_output": map[string]int{"max_lines": 4000, "max_bytes": 200_000},
 		"enabled_providers": []string{"tongs", "openai"}, "model": scripted, "small_model": scripted,
-		"permission": map[string]any{"webfetch": "deny", "websearch": "deny"},
+		"permission": map[string]any{"websearch": "deny"},
 		"provider": map[string]any{
 			"tongs":  provider("@ai-sdk/openai-compatible", "scripted", "gpt-5", "gpt-oss"),
 			"openai": provider("@ai-sdk/openai", "gpt-5"),

@@ -14,7 +14,7 @@ export class Patience {
 export class HostUnavailable extends Error {
   constructor(limitMs: number, lastProblem: string | undefined) {
     super(
-      `No sandbox host has been connected for ${limitMs / 1000} s, so the tool did not finish` +
+      `No sandbox host has been connected for ${limitMs / 1000} s, so the call was not carried out to its end` +
         (lastProblem ? ` (${lastProblem})` : "") +
         `. Its sandbox and files are kept. Check that "tongs up" is running, then try again.`,
     )

@@ -27,7 +27,8 @@ type Case struct {
 	// "->target" makes a symbolic link.
 	Files map[string]string
 	Tool  string
-	// Args are the call's arguments; {P} in a string stands for the project's path.
+	// Args are the call's arguments; {P} in a string stands for the project's path, {W} for the
+	// address of Web.
 	Args map[string]any
 	// Differs says why ours is another answer on purpose. An answer that is the same all the same
 	// is an error, too.
@@ -58,7 +59,7 @@ type Outcome struct {
 
 // Cases are all there are.
 func Cases() []Case {
-	return slices.Concat(ReadCases(), writeCases(), EditCases(), PatchCases(), SearchCases(), BashCases())
+	return slices.Concat(ReadCases(), writeCases(), EditCases(), PatchCases(), SearchCases(), BashCases(), FetchCases())
 }
 
 // Lay makes the project's files those of the case. What is in .git stays.
@@ -97,12 +98,12 @@ func (c Case) Lay(project string) error {
 	return nil
 }
 
-// Arguments are the call's, with the project's path in place.
-func (c Case) Arguments(project string) map[string]any {
+// Arguments are the call's, with the project's path and the address of Web in place.
+func (c Case) Arguments(project, web string) map[string]any {
 	args := map[string]any{}
 	for k, v := range c.Args {
 		if s, ok := v.(string); ok {
-			v = strings.ReplaceAll(s, "{P}", project)
+			v = strings.NewReplacer("{P}", project, "{W}", web).Replace(s)
 		}
 		args[k] = v
 	}
