@@ -32,6 +32,15 @@ type encoder struct {
 
 func (e *encoder) newer() bool { return e.s != nil && e.s.opts.newer }
 
+// fits says that the message may be sent, now that it is written. A long one is mostly noticed
+// earlier, by value; not if its last text is what makes it long.
+func (e *encoder) fits() error {
+	if len(e.b)-e.start > e.s.limits.MaxQueuedBytes {
+		return limitf("A message to be sent is larger than %d bytes.", e.s.limits.MaxQueuedBytes)
+	}
+	return nil
+}
+
 func (e *encoder) lit(s string) { e.b = append(e.b, s...) }
 
 func (e *encoder) value(v any, depth int) error {

@@ -273,6 +273,9 @@ func (s *Session) send(e *importEntry, path []key, args *payload, m *mapping) ho
 			err = enc.push("push", e.id, path, args)
 		}
 	}
+	if err == nil {
+		err = enc.fits()
+	}
 	if err != nil {
 		hooks := s.undo(enc)
 		s.mu.Unlock()

@@ -251,6 +251,9 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 		if err == nil {
 			err = enc.result("resolve", id, p.v)
 		}
+		if err == nil {
+			err = enc.fits()
+		}
 		if err != nil {
 			undone = s.undo(enc)
 			failed = enc
@@ -261,6 +264,12 @@ func (s *Session) answer(id int64, x *export, p *payload, err error) {
 		enc.begin()
 		b := builder{p: &payload{}}
 		_ = enc.result("reject", id, b.err(err, 0)) // cannot fail: nested too deep is cut off when built
+		if long := enc.fits(); long != nil {
+			undone = append(undone, s.undo(enc)...)
+			enc = &encoder{s: s}
+			enc.begin()
+			_ = enc.result("reject", id, b.err(long, 0))
+		}
 	}
 	if x.auto {
 		s.out.kickers++ // the writer of a stream waits for this

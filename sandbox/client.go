@@ -77,7 +77,7 @@ func Connect(ctx context.Context, dial func(context.Context) (net.Conn, error)) 
 		return nil, err
 	}
 	l.incarnation = inc
-	l.session = capnweb.NewSession(capnweb.NewStreamTransport(conn, 0), nil)
+	l.session = capnweb.NewSession(capnweb.NewStreamTransport(conn, MaxMessageBytes), nil, capnweb.WithLimits(SessionLimits))
 	l.main = l.session.Main()
 	return NewClient(l), nil
 }

@@ -291,3 +291,11 @@ func peekLine(u *net.UnixConn) (string, error) {
 	}
 	return "", Errf(CodeInvalidArgument, "greeting", "the greeting line is too long", "")
 }
+
+// MaxMessageBytes is the longest message of a guest's RPC session, in both directions: as long as a
+// session lets one be that it sends (a longer one fails the call that it belongs to). One that was
+// sent is thus never too long for its reader, which would end a session that many share.
+const MaxMessageBytes = 64 << 20
+
+// SessionLimits are those of both ends of a guest's RPC session.
+var SessionLimits = capnweb.Limits{MaxMessageBytes: MaxMessageBytes, MaxQueuedBytes: MaxMessageBytes}

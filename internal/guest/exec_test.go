@@ -317,3 +317,31 @@ func TestLongOutputAndInput(t *testing.T) {
 		t.Errorf("left over: %v, %v", all, err)
 	}
 }
+
+// TestLongMessages sends calls that no program can be started with, some longer than a session takes: each
+// is refused alone, and what others wait for on the same session goes on.
+func TestLongMessages(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	ctx := b.context()
+	if _, err := b.Start(ctx, sandbox.ProcessSpec{ID: "other", Argv: []string{"sleep", "60"}}); err != nil {
+		t.Fatal(err)
+	}
+	waited := make(chan error, 1)
+	go func() {
+		_, err := b.Wait(ctx, "other")
+		waited <- err
+	}()
+	for _, size := range []int{20 << 20, 40 << 20, 63 << 20, 80 << 20} {
+		_, err := b.Start(ctx, sandbox.ProcessSpec{Argv: []string{"true"}, Env: map[string]string{"A": strings.Repeat("x", size)}})
+		if err == nil || sandbox.CodeOf(err) == sandbox.CodeConnectionLost {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	if err := b.Kill(ctx, "other"); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+}

@@ -182,7 +182,7 @@ func (s *server) serve(c *net.UnixConn) {
 
 // session serves one RPC session until it ends.
 func (s *server) session(c *net.UnixConn) {
-	sess := capnweb.NewSession(capnweb.NewStreamTransport(&patientConn{c, s.patience}, 0), mainClass.New(&rpcMain{s}))
+	sess := capnweb.NewSession(capnweb.NewStreamTransport(&patientConn{c, s.patience}, sandbox.MaxMessageBytes), mainClass.New(&rpcMain{s}), capnweb.WithLimits(sandbox.SessionLimits))
 	s.mu.Lock()
 	s.live[sess] = struct{}{}
 	closed := s.closed
