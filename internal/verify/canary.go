@@ -176,8 +176,8 @@ func (p *probe) serve(listener net.Listener, w word) {
 			go func() {
 				defer conn.Close()
 				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-				if _, err := conn.Write([]byte(answer)); err == nil {
-					_, _ = conn.Read(make([]byte, 4096)) // the request, so that closing does not reset it
+				if _, err := conn.Read(make([]byte, 4096)); err == nil { // the request, or its beginning
+					_, _ = conn.Write([]byte(answer)) // the other side may be gone
 				}
 			}()
 		}

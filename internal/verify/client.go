@@ -17,7 +17,7 @@ import (
 const (
 	maxAnswer      = 16 << 20
 	maxEvents      = 4 << 20
-	requestTimeout = 30 * time.Second
+	requestTimeout = time.Minute
 )
 
 // call makes one request. A body that is not nil is sent as JSON; header is names and

@@ -159,7 +159,7 @@ func (r *Report) Find(result Result) []string {
 // Limits of a run.
 const (
 	cleanTimeout = 20 * time.Second
-	doorTimeout  = 2 * time.Minute // one door, or the tools of one family together
+	doorTimeout  = 4 * time.Minute // one door, or the tools of one family together
 )
 
 // Run drives the doors. The error is of what could not be set up; what a door does is in
