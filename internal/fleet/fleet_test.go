@@ -1,12 +1,14 @@
 package fleet_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -146,7 +148,10 @@ func newFleet(t *testing.T, m *machines) *fleet.Fleet {
 
 func newFleetWith(t *testing.T, m *machines, cfg fleet.Config) *fleet.Fleet {
 	t.Helper()
-	cfg.Driver, cfg.Recipe, cfg.Logger = m, driver.Spec{Hostname: "box"}, slog.New(slog.DiscardHandler)
+	cfg.Driver, cfg.Recipe = m, driver.Spec{Hostname: "box"}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	f := fleet.New(cfg)
 	t.Cleanup(func() {
 		if err := f.DestroyAll(context.Background()); err != nil {
@@ -209,7 +214,8 @@ func TestAgentIsTheSandboxsOwn(t *testing.T) {
 func TestCrashedGuestIsStartedAgain(t *testing.T) {
 	t.Parallel()
 	m := newMachines()
-	f := newFleet(t, m)
+	var logged bytes.Buffer
+	f := newFleetWith(t, m, fleet.Config{Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 	before := session(t, f, "ses_a")
 	if err := m.crash(before.ID); err != nil {
 		t.Fatal(err)
@@ -222,6 +228,10 @@ func TestCrashedGuestIsStartedAgain(t *testing.T) {
 	after := session(t, f, "ses_a")
 	if creates, starts := m.count(); after.ID != before.ID || creates != 1 || starts != 1 {
 		t.Errorf("id %s then %s, %d made, %d started", before.ID, after.ID, creates, starts)
+	}
+	f.Close()
+	if !strings.Contains(logged.String(), "the connection to a sandbox broke") {
+		t.Errorf("nothing says why it was started again:\n%s", &logged)
 	}
 }
 

@@ -45,6 +45,7 @@ func (m *member) reach(ctx context.Context, spec driver.Spec) (*sandbox.Client, 
 	if m.client != nil {
 		select {
 		case <-m.client.Done():
+			m.fleet.cfg.Logger.Warn("the connection to a sandbox broke", "sandbox", m.id, m.key.label, m.key.value, "error", m.client.Err())
 			m.client = nil
 		default:
 			defer m.mu.Unlock()
