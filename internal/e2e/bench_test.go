@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -119,15 +121,25 @@ func BenchmarkTool(b *testing.B) {
 	ours := up(b, newHome(b))
 	scratch := filepath.Join(b.TempDir(), "file")
 	body := strings.Repeat("a line of text\n", 100)
+	must(b, os.WriteFile(scratch, []byte(body), 0o644))
 
 	for _, tool := range []struct {
 		name   string
-		args   map[string]any
+		args   func(round int) map[string]any
 		direct func() error
 	}{
-		{"write", map[string]any{"filePath": "bench.txt", "content": body}, func() error { return os.WriteFile(scratch, []byte(body), 0o644) }},
-		{"read", map[string]any{"filePath": "bench.txt"}, func() error { _, err := os.ReadFile(scratch); return err }},
-		{"bash", map[string]any{"command": "true", "description": "nothing"}, func() error { return exec.Command("bash", "-c", "true").Run() }},
+		{"write", fixed(map[string]any{"filePath": "bench.txt", "content": body}), func() error { return os.WriteFile(scratch, []byte(body), 0o644) }},
+		{"read", fixed(map[string]any{"filePath": "bench.txt"}), func() error { _, err := os.ReadFile(scratch); return err }},
+		{"edit", func(round int) map[string]any {
+			return map[string]any{"filePath": "bench.txt", "oldString": fmt.Sprintf("round %d.", round), "newString": fmt.Sprintf("round %d.", round+1)}
+		}, func() error {
+			data, err := os.ReadFile(scratch)
+			if err != nil {
+				return err
+			}
+			return os.WriteFile(scratch, bytes.Replace(data, []byte("text"), []byte("word"), 1), 0o644)
+		}},
+		{"bash", fixed(map[string]any{"command": "true", "description": "nothing"}), func() error { return exec.Command("bash", "-c", "true").Run() }},
 	} {
 		b.Run(tool.name, func(b *testing.B) {
 			var took, plain, direct []time.Duration
@@ -136,8 +148,8 @@ func BenchmarkTool(b *testing.B) {
 				must(b, bare.prepare(one))
 				must(b, ours.prepare(two))
 				for i := range rounds + 1 {
-					x, y := tools(bare.do(one, "tongs/scripted", step{"tool": tool.name, "args": tool.args}, step{"text": "ok"})),
-						tools(ours.do(two, "tongs/scripted", step{"tool": tool.name, "args": tool.args}, step{"text": "ok"}))
+					x, y := tools(bare.do(one, "tongs/scripted", step{"tool": tool.name, "args": tool.args(i)}, step{"text": "ok"})),
+						tools(ours.do(two, "tongs/scripted", step{"tool": tool.name, "args": tool.args(i)}, step{"text": "ok"}))
 					if len(x) != 1 || len(y) != 1 || x[0].State.Status != "completed" || y[0].State.Status != "completed" {
 						b.Fatalf("bare %+v\ntongs %+v", x, y)
 					}
@@ -164,9 +176,14 @@ func BenchmarkTool(b *testing.B) {
 	}
 }
 
+// fixed are arguments that are the same in each round.
+func fixed(args map[string]any) func(int) map[string]any {
+	return func(int) map[string]any { return args }
+}
+
 // prepare writes the file that the calls are about, in a session of its own.
 func (s *service) prepare(session string) error {
-	p := s.one(session, "tongs/scripted", "write", map[string]any{"filePath": "bench.txt", "content": strings.Repeat("a line of text\n", 100)})
+	p := s.one(session, "tongs/scripted", "write", map[string]any{"filePath": "bench.txt", "content": strings.Repeat("a line of text\n", 100) + "round 0.\n"})
 	if p.State.Status != "completed" {
 		return errors.New(p.State.Error)
 	}
