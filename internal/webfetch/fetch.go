@@ -145,7 +145,7 @@ func isImage(mime string) bool {
 	return strings.HasPrefix(mime, "image/") && mime != "image/svg+xml" && mime != "image/vnd.fastbidsheet"
 }
 
-var errTimeout = errors.New("Request timed out")
+var errTimeout = errors.New("the time for the request is over")
 
 // get fetches, and follows redirects. Each fetch has connections of its own.
 func get(ctx context.Context, dial func(context.Context, string, string) (net.Conn, error), u *url.URL, format string) (contentType string, body []byte, err error) {
@@ -200,7 +200,7 @@ func explain(ctx, timed context.Context, u *url.URL, err error) error {
 	case ctx.Err() != nil:
 		return &sandbox.Error{Code: sandbox.CodeAborted, Op: "tool webfetch", Message: "Tool execution aborted", Err: ctx.Err()}
 	case timed.Err() != nil:
-		return &sandbox.Error{Code: sandbox.CodeTimeout, Op: "tool webfetch", Message: errTimeout.Error(), Err: err}
+		return &sandbox.Error{Code: sandbox.CodeTimeout, Op: "tool webfetch", Message: "Request timed out", Err: err}
 	case errors.As(err, &known) && known.Code == sandbox.CodePermissionDenied:
 		return &sandbox.Error{Code: known.Code, Op: "tool webfetch", Message: "Cannot fetch from " + u.Host + ": " + known.Message + ".", Hint: known.Hint, Err: err}
 	case errors.As(err, &known):
