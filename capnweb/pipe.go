@@ -136,8 +136,8 @@ func (p *pipe) cancel(err error) {
 func (p *pipe) discard(items []chunkItem, err error) {
 	for _, it := range items {
 		it.p.close()
-		if it.eof {
-			settleAck(it.ack, nil)
+		if it.eof && p.start == nil {
+			settleAck(it.ack, nil) // a reader may leave before the end; a sink that has failed has lost something
 		} else {
 			settleAck(it.ack, err)
 		}
