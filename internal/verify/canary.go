@@ -54,7 +54,6 @@ type probe struct {
 	events   *events
 	sleeper  *exec.Cmd // of this machine, with the machine's word in its environment
 	other    *ground   // another session, whose sandbox has the neighbour's word
-	writes   []*effect
 	undo     []func(context.Context) error
 	mu       sync.Mutex
 	sessions []string
