@@ -322,8 +322,11 @@ func TestCommandLine(t *testing.T) {
 		if got := tongs(t, home, "sandbox", "rm", "web", session); got.code != 0 || got.stdout != "web\n"+session+"\n" {
 			t.Errorf("%+v", got)
 		}
-		if got := s.in(t).one(session, "tongs/scripted", "bash", map[string]any{"command": "echo again", "description": "again"}); !strings.Contains(fmt.Sprint(got), "destroyed") {
-			t.Errorf("a call of a session whose sandbox was removed: %+v", got)
+		// The model is not even asked: what it is told of the project would come from the sandbox.
+		status, body := s.in(t).call("POST", "/session/"+session+"/message", scripted(t, "tongs/scripted",
+			step{"tool": "bash", "args": map[string]any{"command": "echo again"}}, step{"text": "done"}))
+		if status != 200 || !strings.Contains(string(body), "the session's sandbox was destroyed") {
+			t.Errorf("a turn of a session whose sandbox was removed: %d %s", status, body)
 		}
 	})
 	s.stop(syscall.SIGTERM)

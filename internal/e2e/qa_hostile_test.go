@@ -220,7 +220,7 @@ func TestQAHostileAgent(t *testing.T) {
 	t.Run("no agent has a tool that acts elsewhere", func(t *testing.T) {
 		t.Parallel()
 		s := s.in(t)
-		allowed := strings.Split("bash,edit,write,apply_patch,read,glob,grep,list,question,task,todowrite,todoread", ",")
+		allowed := strings.Split("bash,edit,write,apply_patch,read,glob,grep,list,webfetch,question,task,todowrite,todoread", ",")
 		for _, agent := range []string{"build", "plan", "explore", "general"} {
 			prompt := scripted(t, "tongs/scripted", step{"text": "{{tools}}"})
 			prompt["agent"] = agent

@@ -299,8 +299,10 @@ func TestUndoInTheTerminalClient(t *testing.T) {
 	term.await("turn two is over")
 	say := func(command string) {
 		t.Helper()
+		// The screen may name the command already. Typed, it stands in the prompt and in the list above it.
+		before := strings.Count(term.screen(), command)
 		term.typeText(command)
-		term.await(command)
+		await(t, command+" in the list of commands", func() bool { return strings.Count(term.screen(), command) >= before+2 })
 		term.typeText("", "Enter")
 	}
 	say("/undo")

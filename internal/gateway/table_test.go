@@ -57,6 +57,7 @@ func TestTableKnowsEveryOperation(t *testing.T) {
 var bodies = map[string]string{
 	"POST /session":                          `{}`,
 	"PATCH /session/{sessionID}":             `{"title":"x"}`,
+	"PATCH /project/{projectID}":             `{"icon":{"color":"blue"}}`,
 	"POST /session/{sessionID}/message":      `{"parts":[{"type":"text","text":"hi"}]}`,
 	"POST /session/{sessionID}/prompt_async": `{"parts":[{"type":"text","text":"hi"}]}`,
 	"POST /session/{sessionID}/command":      `{"command":"init","arguments":""}`,
