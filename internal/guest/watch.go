@@ -147,6 +147,9 @@ func (w *fileWatch) add(dir string, isRoot, tell bool) error {
 	}
 	// By the open directory: its path may name another thing already.
 	wd, err := unix.InotifyAddWatch(w.fd, descriptorPath(fd), mask)
+	if !isRoot && errors.Is(err, unix.ENOENT) {
+		return nil // removed since it was opened
+	}
 	if err != nil {
 		return watchError(dir, err)
 	}
@@ -162,6 +165,9 @@ func (w *fileWatch) add(dir string, isRoot, tell bool) error {
 	}
 	// Watched first and looked at then: what comes in between comes twice.
 	names, err := readNamesOf(fd)
+	if !isRoot && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
 	if err != nil {
 		return pathError(watchOp, dir, err)
 	}
