@@ -87,6 +87,9 @@ func TestDescriptions(t *testing.T) {
 	must(t, json.Unmarshal(data, &all))
 	var ids []string
 	for _, d := range all {
+		if d.ID == "webfetch" {
+			continue // carried out outside of sandboxes, in internal/webfetch
+		}
 		ids = append(ids, d.ID)
 		if !strings.HasSuffix(d.Description, " Runs in the session's sandbox.") {
 			t.Errorf("%s: the description does not end with where it runs", d.ID)
