@@ -119,7 +119,8 @@ func followBound(t *test) {
 	t.ok(err)
 	defer out.Close()
 	got, dropped := t.rest(out)
-	if dropped == 0 || dropped+int64(len(got)) != 9*n || got != countedLines(n)[dropped:] || out.Info().LogStart != dropped {
+	// The command has ended, and what it left in its pipe may still come in while the log is read.
+	if dropped == 0 || dropped+int64(len(got)) != 9*n || got != countedLines(n)[dropped:] || out.Info().LogStart < dropped {
 		t.Errorf("%d bytes came, %d dropped of %d, the log begins at %d", len(got), dropped, 9*n, out.Info().LogStart)
 	}
 }
