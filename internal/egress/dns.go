@@ -51,32 +51,24 @@ func (g *Gate) ServeDNS(c net.PacketConn) error {
 
 // ServeDNSTCP answers queries over TCP until the listener or the gate is closed.
 func (g *Gate) ServeDNSTCP(l net.Listener) error {
-	stop := context.AfterFunc(g.ctx, func() { l.Close() })
-	defer stop()
 	room := make(chan struct{}, maxQueries)
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			if g.ctx.Err() != nil || closed(err) {
-				return nil
-			}
-			return err
-		}
+	return g.accept(l, func(conn net.Conn) {
 		select {
 		case room <- struct{}{}:
 		default:
 			reset(conn)
-			continue
+			return
 		}
 		if !g.track(conn) {
-			return nil
+			<-room
+			return
 		}
 		g.work.Go(func() {
 			defer func() { <-room }()
 			defer g.untrack(conn)
 			g.converse(conn)
 		})
-	}
+	})
 }
 
 // converse answers the queries of one connection, each after its length (RFC 1035, 4.2.2).

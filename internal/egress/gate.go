@@ -155,41 +155,49 @@ func (g *Gate) untrack(c net.Conn) {
 
 // ServeTCP accepts connections until the listener or the gate is closed.
 func (g *Gate) ServeTCP(l net.Listener) error {
-	stop := context.AfterFunc(g.ctx, func() { l.Close() })
-	defer stop()
-	for delay := time.Duration(0); ; {
-		conn, err := l.Accept()
-		if err != nil {
-			if g.ctx.Err() != nil || closed(err) {
-				return nil
-			}
-			var temporary interface{ Temporary() bool } // no descriptors left, say: as net/http does
-			if !errors.As(err, &temporary) || !temporary.Temporary() {
-				return err
-			}
-			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
-			select {
-			case <-time.After(delay):
-				continue
-			case <-g.ctx.Done():
-				return nil
-			}
-		}
-		delay = 0
+	return g.accept(l, func(conn net.Conn) {
 		release, ok := g.enter()
 		if !ok {
 			g.refuse(netip.AddrPort{}, "", "the sandbox has as many connections as it may have")
 			reset(conn)
-			continue
+			return
 		}
 		if !g.track(conn) {
 			release()
-			return nil
+			return
 		}
 		g.work.Go(func() {
 			defer release()
 			g.serve(conn)
 		})
+	})
+}
+
+// accept hands over each connection until the listener or the gate is closed. What passes, such as a lack of
+// descriptors, is waited for.
+func (g *Gate) accept(l net.Listener, each func(net.Conn)) error {
+	stop := context.AfterFunc(g.ctx, func() { l.Close() })
+	defer stop()
+	for delay := time.Duration(0); ; {
+		conn, err := l.Accept()
+		if err == nil {
+			delay = 0
+			each(conn)
+			continue
+		}
+		if g.ctx.Err() != nil || closed(err) {
+			return nil
+		}
+		var temporary interface{ Temporary() bool } // as net/http does
+		if !errors.As(err, &temporary) || !temporary.Temporary() {
+			return err
+		}
+		delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+		select {
+		case <-time.After(delay):
+		case <-g.ctx.Done():
+			return nil
+		}
 	}
 }
 
@@ -242,7 +250,7 @@ func reset(c net.Conn) {
 // denied is what a refused dial returns.
 func denied(host string, port uint16, reason string) error {
 	return &sandbox.Error{Code: sandbox.CodePermissionDenied, Op: "connect to " + net.JoinHostPort(host, fmt.Sprint(port)),
-		Message: "the sandbox may not: " + reason, Hint: "allow it in the sandbox's egress policy"}
+		Message: "the sandbox may not: " + reason, Hint: "allow it under [network] where Tongs is configured"}
 }
 
 // DialContext connects as a program in the sandbox would be connected: network is "tcp", address is

@@ -163,7 +163,7 @@ func (p *plain) dial(ctx context.Context, address string) (net.Conn, error) {
 // answer refuses a request in words a program can read.
 func answer(w http.ResponseWriter, status int, code, host string, port uint16, reason string) {
 	body := map[string]any{"code": code, "message": "the sandbox may not reach this host: " + reason, "host": host,
-		"hint": "allow it in the sandbox's egress policy"}
+		"hint": "allow it under [network] where Tongs is configured"}
 	if code == "EGRESS_FAILED" {
 		body["message"], body["hint"] = reason, "try again later"
 	}

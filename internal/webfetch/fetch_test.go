@@ -28,7 +28,7 @@ func web(t testing.TB, handler http.HandlerFunc) webfetch.Config {
 	t.Cleanup(server.Close)
 	return webfetch.Config{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
 		if strings.HasPrefix(address, "forbidden.example:") {
-			return nil, sandbox.Errf(sandbox.CodePermissionDenied, "connect", "the sandbox may not", "allow it in the sandbox's egress policy")
+			return nil, sandbox.Errf(sandbox.CodePermissionDenied, "connect", "the sandbox may not", "allow it under [network] where Tongs is configured")
 		}
 		return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
 	}}
