@@ -98,6 +98,7 @@ const (
 	CodeMachineNotSupported Code = "MACHINE_NOT_SUPPORTED"
 	CodeEgressNotSupported  Code = "EGRESS_NOT_SUPPORTED"
 	CodeGuestFailed         Code = "GUEST_FAILED"
+	CodeImageNotFound       Code = "IMAGE_NOT_FOUND"
 )
 
 // Codes about the connection and everything else.

@@ -84,6 +84,7 @@ var registry = map[Code]row{
 	CodeSandboxBusy:         {503, "another process of the host works on the sandbox", "try again"},
 	CodeMachineNotSupported: {501, "this machine cannot run sandboxes so", "`tongs doctor` says what would change that"},
 	CodeEgressNotSupported:  {501, "this machine cannot give sandboxes a way out", "`tongs doctor` says what would change that"},
+	CodeImageNotFound:       {404, "there is no such image, or a part of it is gone", "pull or import it: `tongs image pull`"},
 	CodeGuestFailed:         {500, "what runs inside the sandbox did not start, or died", "start the sandbox again; the host's log says more"},
 
 	CodeConnectionLost:     {503, "the connection broke", "connect again; what was running in the sandbox still is"},

@@ -118,6 +118,7 @@ func Run(t *testing.T, s Suite) {
 		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
 		{"HostKilledAnywhere", testHostKilledAnywhere}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
 		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
+		{"Layers", testLayers}, {"ManyLayers", testManyLayers},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -42,8 +42,8 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 		spec.Image, spec.Network = from.record.Spec.Image, from.record.Spec.Network
 		spec.From = "" // it has no meaning any more once it is made
 	}
-	if len(spec.Image.Lower) != 1 {
-		return driver.Invalid(op, "image %q has %d layers; this driver takes images of one", spec.Image.ID, len(spec.Image.Lower))
+	if err := checkImage(op, spec.Image); err != nil {
+		return err
 	}
 	unlock, err := d.locks.lock(ctx, spec.ID)
 	if err != nil {
@@ -87,7 +87,9 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec, from *
 		r.Copied = from.record.Copied
 	}
 	err = d.fill(ctx, dir, r, from)
-	if errors.Is(err, errNoLayers) && from == nil {
+	if errors.Is(err, errNoLayers) && !copyable(spec.Image) {
+		err = uncopyable(err.Error()) // another image may be mounted all the same
+	} else if errors.Is(err, errNoLayers) && from == nil {
 		d.noLayers(err)
 		r.Copied = true
 		err = d.fill(ctx, dir, r, nil)
@@ -144,9 +146,8 @@ func (d *Driver) layOut(ctx context.Context, dir string, r record, from *source)
 			return err
 		}
 	} else if r.Copied {
-		if !r.Spec.Image.Small {
-			return &sandbox.Error{Code: driver.CodeUnsupported, Op: "create sandbox", Message: "this image is too large to be copied, and layers are not possible here: " + d.whyNoLayers(),
-				Hint: "put TONGS_HOME on ext4, xfs or btrfs, with Linux 5.19 or later"}
+		if !copyable(r.Spec.Image) {
+			return uncopyable(d.whyNoLayers())
 		}
 		if err := copyTree(ctx, r.Spec.Image.Lower[0], filepath.Join(dir, rootDir), r); err != nil {
 			return err

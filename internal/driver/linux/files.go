@@ -16,13 +16,13 @@ import (
 // within it.
 type tree struct {
 	root  *os.Root
-	lower *os.Root // what lies below root, where root is only the upper layer; else nil
+	lower union // what lies below root, where root is only the upper layer; else nil
 	r     record
 }
 
-// prepare writes a new sandbox's files into the root at dir, and makes the places for its binds. lower is
-// the image where dir is only the layer above it, else "".
-func prepare(dir, lower string, r record, files []driver.File) error {
+// prepare writes a new sandbox's files into the root at dir, and makes the places for its binds. lower
+// are the image's layers where dir is only the one above them, else nil.
+func prepare(dir string, lower []string, r record, files []driver.File) error {
 	if len(files) == 0 && len(r.Spec.Binds) == 0 {
 		return nil
 	}
@@ -32,11 +32,11 @@ func prepare(dir, lower string, r record, files []driver.File) error {
 	}
 	defer root.Close()
 	t := &tree{root: root, r: r}
-	if lower != "" {
-		if t.lower, err = os.OpenRoot(lower); err != nil {
+	if lower != nil {
+		if t.lower, err = openUnion(lower); err != nil {
 			return err
 		}
-		defer t.lower.Close()
+		defer t.lower.close()
 	}
 	for _, f := range files {
 		if err := t.write(f); err != nil {

@@ -170,9 +170,9 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mounts, error) {
 	if r.rootless() {
 		if r.Copied {
-			return nil, prepare(filepath.Join(dir, rootDir), "", r, files)
+			return nil, prepare(filepath.Join(dir, rootDir), nil, r, files)
 		}
-		return nil, prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower[0], r, files)
+		return nil, prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower, r, files)
 	}
 	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
 	if err != nil {
@@ -375,11 +375,14 @@ func rootlessPlan(dir string, r record) (*boot.Rootless, error) {
 	}
 	plan := &boot.Rootless{Root: filepath.Join(real, rootDir)}
 	if !r.Copied {
-		image, err := filepath.EvalSymlinks(r.Spec.Image.Lower[0])
-		if err != nil {
-			return nil, err
+		plan = &boot.Rootless{Layers: &boot.Layers{Dir: real, Lower: lowerDir, Upper: upperDir, Work: workDir}}
+		for _, layer := range r.Spec.Image.Lower {
+			image, err := filepath.EvalSymlinks(layer)
+			if err != nil {
+				return nil, err
+			}
+			plan.Layers.Images = append(plan.Layers.Images, image)
 		}
-		plan = &boot.Rootless{Layers: &boot.Layers{Dir: real, Image: image, Lower: lowerDir, Upper: upperDir, Work: workDir}}
 	}
 	add := func(source, target string, writable bool) error {
 		real, err := filepath.EvalSymlinks(source)

@@ -83,6 +83,11 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 			}
 		}
 	}
+	if !r.Copied {
+		if err := checkImage(op, r.Spec.Image); err != nil {
+			return err
+		}
+	}
 	return driver.Wrap(op, d.launch(ctx, r, dir, nil, nil))
 }
 

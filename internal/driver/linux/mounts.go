@@ -51,22 +51,11 @@ func privateMounts() error {
 // sandbox's range by userns. The paths are relative, so that what a sandbox can read about its mounts
 // doesn't tell where it is kept. The calling thread needs privateMounts.
 func overlay(dir, image string, userns int) (*os.File, error) {
-	lower, err := unix.OpenTree(unix.AT_FDCWD, image, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	lower, err := idmapped(image, userns)
 	if err != nil {
-		return nil, &os.PathError{Op: "open_tree", Path: image, Err: err}
+		return nil, err
 	}
 	defer unix.Close(lower)
-	err = unix.MountSetattr(lower, "", unix.AT_EMPTY_PATH, &unix.MountAttr{
-		Attr_set:    unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
-		Propagation: unix.MS_PRIVATE,
-		Userns_fd:   uint64(userns),
-	})
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return nil, fmt.Errorf("%w: idmapping %s: %w", errNoLayers, image, err)
-	}
-	if err != nil {
-		return nil, &os.PathError{Op: "mount_setattr", Path: image, Err: err}
-	}
 	if err := unix.Chdir(dir); err != nil {
 		return nil, &os.PathError{Op: "chdir", Path: dir, Err: err}
 	}
@@ -201,10 +190,13 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 			m = nil
 		}
 	}()
-	if r.Copied {
+	switch layers := r.Spec.Image.Lower; {
+	case r.Copied:
 		m.root, err = plain(dir)
-	} else {
-		m.root, err = overlay(dir, r.Spec.Image.Lower[0], userns)
+	case len(layers) > 1:
+		m.root, err = stack(dir, layers, userns)
+	default:
+		m.root, err = overlay(dir, layers[0], userns)
 	}
 	if err != nil {
 		return m, err
@@ -224,7 +216,7 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 		}
 		m.add(f, b.Target)
 	}
-	if err := prepare(fmt.Sprintf("/proc/self/fd/%d", m.root.Fd()), "", r, files); err != nil {
+	if err := prepare(fmt.Sprintf("/proc/self/fd/%d", m.root.Fd()), nil, r, files); err != nil {
 		return m, err
 	}
 	for _, b := range r.Spec.Binds {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -56,14 +58,21 @@ type Rootless struct {
 	Binds  []Bind  `json:"binds"`            // parts of the host; parents come first
 }
 
+// MaxLayers is how many directories an image may be made of. The kernel takes 500.
+const MaxLayers = 128
+
+// LayerName is the name that the layer number i of an image of several is mounted on: short, because older
+// kernels take 255 bytes for all of them.
+func LayerName(i int) string { return strconv.FormatInt(int64(i), 36) }
+
 // Layers are a sandbox's own layer and an image below it. The names are in Dir, so that the mount, which
 // everybody inside can read about, doesn't tell where that is.
 type Layers struct {
-	Dir   string `json:"dir"`
-	Image string `json:"image"`
-	Lower string `json:"lower"` // an empty directory to mount the image on
-	Upper string `json:"upper"`
-	Work  string `json:"work"`
+	Dir    string   `json:"dir"`
+	Images []string `json:"images"` // what the image is made of, the topmost first
+	Lower  string   `json:"lower"`  // an empty directory to mount the image on
+	Upper  string   `json:"upper"`
+	Work   string   `json:"work"`
 }
 
 // OpLayers is the Op of a Failure to put layers together. A copy of the image does instead.
@@ -93,6 +102,8 @@ func (p Plan) descriptors() int {
 
 // clean says whether p can be the place of a mount.
 func clean(p string) bool { return path.IsAbs(p) && path.Clean(p) == p && p != "/" }
+
+func unclean(p string) bool { return !clean(p) }
 
 // Failure is the answer of a boot that went wrong; an empty Op is success.
 type Failure struct {
@@ -143,8 +154,9 @@ func DecodePlan(data []byte) (Plan, error) {
 		if len(p.Mounts) > 0 || len(r.Binds) > MaxMounts || clean(r.Root) == (r.Layers != nil) {
 			return Plan{}, errors.New("boot: plan: a rootless one has a root or layers, no mounts, and not too many binds")
 		}
-		if l := r.Layers; l != nil && (!clean(l.Dir) || !clean(l.Image) || !name(l.Lower) || !name(l.Upper) || !name(l.Work)) {
-			return Plan{}, errors.New("boot: plan: layers are names in a clean absolute directory")
+		if l := r.Layers; l != nil && (!clean(l.Dir) || len(l.Images) == 0 || len(l.Images) > MaxLayers || slices.ContainsFunc(l.Images, unclean) ||
+			!name(l.Lower) || !name(l.Upper) || !name(l.Work)) {
+			return Plan{}, errors.New("boot: plan: layers are names in a clean absolute directory, and clean absolute directories below them")
 		}
 		for _, b := range r.Binds {
 			if !clean(b.Source) || !clean(b.Target) {

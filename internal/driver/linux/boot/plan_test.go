@@ -103,12 +103,16 @@ func TestDecodePlanExtras(t *testing.T) {
 		`{"hostname":"h","rootless":{}}`:                                        false,
 		`{"hostname":"h","rootless":{"root":"a"}}`:                              false,
 		`{"hostname":"h","mounts":["/x"],"rootless":{"root":"/a"}}`:             false,
-		`{"hostname":"h","rootless":{"layers":{"dir":"/d","image":"/i","lower":"l","upper":"u","work":"w"}}}`:             true,
-		`{"hostname":"h","rootless":{"root":"/a","layers":{"dir":"/d","image":"/i","lower":"l","upper":"u","work":"w"}}}`: false,
-		`{"hostname":"h","rootless":{"layers":{"dir":"/d","image":"/i","lower":"l:m","upper":"u","work":"w"}}}`:           false,
-		`{"hostname":"h","rootless":{"layers":{"dir":"/d","image":"/i","lower":"..","upper":"u","work":"w"}}}`:            false,
-		`{"hostname":"h","rootless":{"root":"/a","binds":[{"source":"/usr","target":"/usr"}]}}`:                           true,
-		`{"hostname":"h","rootless":{"root":"/a","binds":[{"source":"/usr","target":"/../x"}]}}`:                          false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":["/i"],"lower":"l","upper":"u","work":"w"}}}`:                                                true,
+		`{"hostname":"h","rootless":{"root":"/a","layers":{"dir":"/d","images":["/i"],"lower":"l","upper":"u","work":"w"}}}`:                                    false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":["/i"],"lower":"l:m","upper":"u","work":"w"}}}`:                                              false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":["/i"],"lower":"..","upper":"u","work":"w"}}}`:                                               false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":["/i","/j"],"lower":"l","upper":"u","work":"w"}}}`:                                           true,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":["/i","j"],"lower":"l","upper":"u","work":"w"}}}`:                                            false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":[],"lower":"l","upper":"u","work":"w"}}}`:                                                    false,
+		`{"hostname":"h","rootless":{"layers":{"dir":"/d","images":["/i"` + strings.Repeat(`,"/i"`, boot.MaxLayers) + `],"lower":"l","upper":"u","work":"w"}}}`: false,
+		`{"hostname":"h","rootless":{"root":"/a","binds":[{"source":"/usr","target":"/usr"}]}}`:                                                                 true,
+		`{"hostname":"h","rootless":{"root":"/a","binds":[{"source":"/usr","target":"/../x"}]}}`:                                                                false,
 	} {
 		if _, err := boot.DecodePlan([]byte(plan)); (err == nil) != ok {
 			t.Errorf("%s: %v", plan, err)

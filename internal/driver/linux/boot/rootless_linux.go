@@ -1,6 +1,9 @@
 package boot
 
 import (
+	"errors"
+	"strings"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -54,26 +57,65 @@ func ownMounts(r Rootless) (fds []int, targets []string, err error) {
 
 // layered gives an overlay of a sandbox's own layer on an image.
 func layered(l Layers) (int, error) {
-	lower, err := hostPart(l.Image, false)
-	if err != nil {
-		return -1, err
-	}
-	defer unix.Close(lower)
 	if err := unix.Chdir(l.Dir); err != nil {
 		return -1, fail("enter "+l.Dir, err)
 	}
-	if err := unix.MoveMount(lower, "", unix.AT_FDCWD, l.Lower, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return -1, fail("attach image", err)
+	if len(l.Images) == 1 {
+		if err := attachLayer(l.Images[0], l.Lower); err != nil {
+			return -1, err
+		}
+		return overlay([]string{"lowerdir=" + l.Lower}, l.Upper, l.Work)
 	}
+	places, err := newMount(filesystem{kind: "tmpfs", options: []string{"size=64k", "nr_inodes=256"}, attr: strict})
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(places)
+	if err := unix.MoveMount(places, "", unix.AT_FDCWD, l.Lower, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return -1, fail("attach layers", err)
+	}
+	if err := unix.Chdir(l.Lower); err != nil {
+		return -1, fail("enter layers", err)
+	}
+	names, options := make([]string, len(l.Images)), make([]string, len(l.Images))
+	for i, dir := range l.Images {
+		names[i] = LayerName(i)
+		options[i] = "lowerdir+=" + names[i]
+		if err := unix.Mkdir(names[i], 0o755); err != nil {
+			return -1, fail("make a place for a layer", err)
+		}
+		if err := attachLayer(dir, names[i]); err != nil {
+			return -1, err
+		}
+	}
+	root, err := overlay(options, "../"+l.Upper, "../"+l.Work)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.8
+		root, err = overlay([]string{"lowerdir=" + strings.Join(names, ":")}, "../"+l.Upper, "../"+l.Work)
+	}
+	return root, err
+}
+
+func overlay(lower []string, upper, work string) (int, error) {
 	root, err := newMount(filesystem{
-		kind: "overlay", options: []string{"lowerdir=" + l.Lower, "upperdir=" + l.Upper, "workdir=" + l.Work, "userxattr="},
+		kind: "overlay", options: append(lower, "upperdir="+upper, "workdir="+work, "userxattr="),
 		attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
 	})
 	if err != nil {
-		f := fail(OpLayers, err)
-		return -1, f
+		return -1, fail(OpLayers, err)
 	}
 	return root, nil
+}
+
+func attachLayer(dir, place string) error {
+	layer, err := hostPart(dir, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(layer)
+	if err := unix.MoveMount(layer, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fail("attach image", err)
+	}
+	return nil
 }
 
 // hostPart gives a second mount of a part of the host, attached nowhere.
