@@ -64,6 +64,8 @@ export interface CreateOptions {
   image?: string;
   labels?: Record<string, string>;
   env?: Record<string, string>;
+  /** Its commands may also run as its root: `user: "root"`. */
+  root?: boolean;
   memoryBytes?: number;
   pids?: number;
   cpus?: number;

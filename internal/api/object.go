@@ -203,6 +203,7 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 	slices.Sort(env)
 	e, err := o.s.cfg.Fleet.Create(ctx, fleet.CreateOptions{
 		Name: opts.Name, Labels: opts.Labels, Env: env,
+		Root:   opts.Root,
 		Limits: driver.Limits{MemoryBytes: opts.MemoryBytes, Pids: opts.Pids, CPUs: opts.CPUs, TmpBytes: opts.TmpBytes},
 	})
 	if opts.Reuse && sandbox.CodeOf(err) == sandbox.CodeAlreadyExists {

@@ -180,7 +180,7 @@ func TestHelp(t *testing.T) {
 
 func TestConfigOrder(t *testing.T) {
 	t.Setenv("TONGS_PASSWORD", "")
-	file := write(t, "c.toml", "listen = \"127.0.0.1:1111\"\nscripted = true\nlease = \"90m\"\n\n[sandbox]\nmemory = \"1GiB\"\npids = 100\n")
+	file := write(t, "c.toml", "listen = \"127.0.0.1:1111\"\nscripted = true\nlease = \"90m\"\n\n[sandbox]\nmemory = \"1GiB\"\npids = 100\nroot = true\n")
 	cfg, err := (&Globals{Config: file, Home: "/tmp/elsewhere"}).load()
 	if err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestConfigOrder(t *testing.T) {
 	if err := (&ServiceFlags{Listen: "127.0.0.1:2222"}).apply(cfg); err != nil {
 		t.Fatal(err)
 	}
-	want := &Config{Home: "/tmp/elsewhere", Listen: "127.0.0.1:2222", Scripted: true, Lease: Duration(90 * time.Minute), Sandbox: Limits{Memory: 1 << 30, Pids: 100}}
+	want := &Config{Home: "/tmp/elsewhere", Listen: "127.0.0.1:2222", Scripted: true, Lease: Duration(90 * time.Minute), Sandbox: Sandbox{Limits: Limits{Memory: 1 << 30, Pids: 100}, Root: true}}
 	if diff := cmp.Diff(want, cfg); diff != "" {
 		t.Error(diff)
 	}

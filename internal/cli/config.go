@@ -53,13 +53,20 @@ type Config struct {
 	// (OPENAI_API_KEY …) stand above them. The file must not be readable by others then.
 	Keys map[string]string `toml:"keys"`
 	// Sandbox bounds each session's sandbox; AgentHost bounds the one in which OpenCode runs.
-	Sandbox   Limits  `toml:"sandbox"`
+	Sandbox   Sandbox `toml:"sandbox"`
 	AgentHost Limits  `toml:"agent_host"`
 	Network   Network `toml:"network"`
 	Log       struct {
 		Level  string `toml:"level"`  // debug, info, warn, error
 		Format string `toml:"format"` // text, json
 	} `toml:"log"`
+}
+
+// Sandbox says how each session's sandbox is made, and each that is made by name.
+type Sandbox struct {
+	Limits
+	// Root lets commands run as the sandbox's root too: tongs sandbox exec --user root. Default: no.
+	Root bool `toml:"root"`
 }
 
 // Limits bound what the commands of one sandbox may use together.
@@ -273,7 +280,7 @@ func (c *Config) validate() error {
 	if _, err := c.Network.policy(os.LookupEnv); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
-	for name, limits := range map[string]Limits{"sandbox": c.Sandbox, "agent_host": c.AgentHost} {
+	for name, limits := range map[string]Limits{"sandbox": c.Sandbox.Limits, "agent_host": c.AgentHost} {
 		switch {
 		case limits.CPUs < 0:
 			return fmt.Errorf("%s.cpus: a limit cannot be negative", name)

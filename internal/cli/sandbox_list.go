@@ -20,6 +20,7 @@ type sandboxCreateCommand struct {
 	Reuse  bool              `help:"Take the sandbox of that name if there is one."`
 	Label  map[string]string `short:"l" placeholder:"KEY=VALUE" help:"A label (repeatable)."`
 	Env    []string          `short:"e" sep:"none" placeholder:"KEY=VALUE" help:"A variable of its commands (repeatable)."`
+	Root   bool              `help:"Its commands may also run as its root (exec --user root), to install software."`
 	Memory string            `placeholder:"SIZE" help:"What its commands may use together, such as 512MiB."`
 	Pids   int64             `help:"How many processes and threads."`
 	CPUs   float64           `name:"cpus" help:"How many CPUs."`
@@ -41,7 +42,7 @@ EXIT STATUS
 
 // Run makes a sandbox.
 func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, a *APIFlags) error {
-	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Labels: c.Label, Pids: c.Pids, CPUs: c.CPUs}
+	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Labels: c.Label, Root: c.Root, Pids: c.Pids, CPUs: c.CPUs}
 	env, err := variables(c.Env)
 	if err != nil {
 		return err

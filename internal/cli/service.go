@@ -142,7 +142,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 
-	recipe := driver.Spec{Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std()}
+	recipe := driver.Spec{Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(), Root: cfg.Sandbox.Root}
 	if s.egress, err = cfg.network(&recipe, os.LookupEnv, log.With("from", "egress")); err != nil {
 		return nil, err
 	}

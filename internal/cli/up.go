@@ -19,6 +19,7 @@ type ServiceFlags struct {
 	APIListen      *string  `name:"api-listen" placeholder:"ADDR" env:"TONGS_API_LISTEN" help:"Address of the sandboxes' endpoint, for programs and for tongs sandbox. Default: 127.0.0.1:8788; empty is none."`
 	OpenCodeBinary string   `name:"opencode-binary" placeholder:"FILE" env:"TONGS_OPENCODE_BINARY" help:"An own OpenCode instead of the pinned one."`
 	OpenCodeConfig string   `name:"opencode-config" placeholder:"FILE" env:"TONGS_OPENCODE_CONFIG" help:"An opencode.json, merged under what Tongs enforces."`
+	SandboxRoot    bool     `env:"TONGS_SANDBOX_ROOT" help:"Commands may also run as the root of their sandbox (tongs sandbox exec --user root). Off by default."`
 	Scripted       bool     `env:"TONGS_SCRIPTED" help:"Offer tongs/scripted, a model that follows a script (for trying things out without a key)."`
 }
 
@@ -34,6 +35,7 @@ func (f *ServiceFlags) apply(cfg *Config) error {
 	if len(f.Hosts) > 0 {
 		cfg.Hosts = f.Hosts
 	}
+	cfg.Sandbox.Root = cfg.Sandbox.Root || f.SandboxRoot
 	cfg.Scripted = cfg.Scripted || f.Scripted
 	if err := cfg.validate(); err != nil {
 		return usageError{err}

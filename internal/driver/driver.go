@@ -90,6 +90,11 @@ type Spec struct {
 	// is for ever.
 	Lease time.Duration `json:"lease,omitempty"`
 
+	// Root lets commands run as the sandbox's root too (sandbox.ProcessSpec.User "root"). It is nobody on
+	// the host, and of what root may do it has only what installing and configuring software takes: see
+	// docs/security.md. A driver that has one user id for each sandbox refuses it.
+	Root bool `json:"root,omitempty"`
+
 	// Labels are kept with the sandbox and given back by List.
 	Labels map[string]string `json:"labels,omitempty"`
 }

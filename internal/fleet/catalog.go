@@ -75,6 +75,8 @@ type CreateOptions struct {
 	Env []string
 	// Limits replace those of the recipe where they are not 0.
 	Limits driver.Limits
+	// Root lets its commands run as its root too, whatever the recipe says.
+	Root bool
 }
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$`)
@@ -172,6 +174,7 @@ func (f *Fleet) named(op string, opts CreateOptions) (driver.Spec, error) {
 	spec.Limits.Pids = cmp.Or(l.Pids, spec.Limits.Pids)
 	spec.Limits.CPUs = cmp.Or(l.CPUs, spec.Limits.CPUs)
 	spec.Limits.TmpBytes = cmp.Or(l.TmpBytes, spec.Limits.TmpBytes)
+	spec.Root = spec.Root || opts.Root
 	spec.Hostname = opts.Name
 	check := spec
 	check.ID = "x"

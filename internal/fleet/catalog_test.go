@@ -44,6 +44,11 @@ func TestCatalog(t *testing.T) {
 		t.Error(diff)
 	}
 
+	if root, err := f.Create(ctx, fleet.CreateOptions{Name: "x-root", Root: true}); err != nil || !m.boxes[root.ID].root || m.boxes[all[1].ID].root {
+		t.Errorf("a root is given to those who ask for it, and to no other: %v", err)
+	} else if err := f.Remove(ctx, root); err != nil {
+		t.Error(err)
+	}
 	for _, test := range []struct{ ref, found, code, text string }{
 		{ref: "web", found: "web"},
 		{ref: "web-", found: "web-2"},

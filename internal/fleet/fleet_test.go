@@ -40,6 +40,7 @@ type machine struct {
 	status driver.Status
 	conns  []net.Conn // the guest's ends
 	from   string
+	root   bool
 }
 
 func newMachines() *machines { return &machines{boxes: make(map[string]*machine)} }
@@ -59,7 +60,7 @@ func (m *machines) Create(ctx context.Context, spec driver.Spec) error {
 		m.fail = nil
 		return err
 	}
-	m.boxes[spec.ID] = &machine{from: spec.From, status: driver.Status{ID: spec.ID, Labels: spec.Labels, Running: true, Created: time.Now()}}
+	m.boxes[spec.ID] = &machine{from: spec.From, root: spec.Root, status: driver.Status{ID: spec.ID, Labels: spec.Labels, Running: true, Created: time.Now()}}
 	return nil
 }
 

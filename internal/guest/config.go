@@ -102,6 +102,10 @@ type User struct {
 	// Root asks for uid and gid 0, which the zero values above can't.
 	Root bool `json:"root,omitempty"`
 
+	// AlsoRoot lets a command ask for uid and gid 0 (sandbox.ProcessSpec.User
+	// "root") where the guest itself runs as root.
+	AlsoRoot bool `json:"alsoRoot,omitempty"`
+
 	// Groups are supplementary group ids; default none.
 	Groups []uint32 `json:"groups,omitempty"`
 }

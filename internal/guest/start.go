@@ -157,9 +157,11 @@ func (g *engine) credential(user string) (*syscall.Credential, error) {
 	switch user {
 	case "", u.Name:
 	case "root":
-		if !g.root || !u.Root {
-			return nil, sandbox.Errf(sandbox.CodePermissionDenied, "start", "commands can't run as root in this sandbox", "leave out the user")
+		if !g.root || !u.Root && !u.AlsoRoot {
+			return nil, sandbox.Errf(sandbox.CodePermissionDenied, "start", "commands can't run as root in this sandbox",
+				"leave out the user, or make a sandbox that has a root: tongs sandbox create --root")
 		}
+		return &syscall.Credential{Groups: u.Groups}, nil
 	default:
 		return nil, invalid("there is no user %.40q; the user is %q", user, u.Name)
 	}

@@ -51,6 +51,10 @@ type CreateOptions struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Env is added to the environment of its commands.
 	Env map[string]string `json:"env,omitempty"`
+	// Root lets its commands run as its root too (sandbox.ProcessSpec.User "root"),
+	// with which software is installed; it is nobody outside. The tools of a
+	// model don't use it.
+	Root bool `json:"root,omitempty"`
 	// What its commands may use together; 0 is the configured default.
 	MemoryBytes int64   `json:"memoryBytes,omitempty"`
 	Pids        int64   `json:"pids,omitempty"`

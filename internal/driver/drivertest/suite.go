@@ -35,6 +35,16 @@ type Suite struct {
 	// OneUser says that a sandbox has one user id only: its user owns the whole tree, and on the host is
 	// whoever runs the tests.
 	OneUser func() bool
+
+	// NoRoot gives the reason why commands can't run as a sandbox's root here, or "". Nil is "".
+	NoRoot func() string
+}
+
+func (s Suite) noRoot() string {
+	if s.NoRoot == nil {
+		return ""
+	}
+	return s.NoRoot()
 }
 
 // patience bounds everything that must happen; leakPatience what must be gone.
@@ -118,7 +128,7 @@ func Run(t *testing.T, s Suite) {
 		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
 		{"HostKilledAnywhere", testHostKilledAnywhere}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
 		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
-		{"Layers", testLayers}, {"ManyLayers", testManyLayers},
+		{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -204,9 +214,14 @@ func (b *bed) connect(t testing.TB, id string) *sandbox.Client {
 // bash runs a script and gives its result.
 func bash(t testing.TB, c *sandbox.Client, script string) *sandbox.ExecResult {
 	t.Helper()
+	return bashAs(t, c, "", script)
+}
+
+func bashAs(t testing.TB, c *sandbox.Client, user, script string) *sandbox.ExecResult {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	res, err := c.Exec(ctx, sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"bash", "-c", script}, Timeout: patience / 2}})
+	res, err := c.Exec(ctx, sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"bash", "-c", script}, User: user, Timeout: patience / 2}})
 	if err != nil {
 		t.Fatalf("%s: %v", script, err)
 	}
@@ -216,7 +231,12 @@ func bash(t testing.TB, c *sandbox.Client, script string) *sandbox.ExecResult {
 // output runs a script that must succeed and gives what it printed.
 func output(t testing.TB, c *sandbox.Client, script string) string {
 	t.Helper()
-	res := bash(t, c, script)
+	return outputAs(t, c, "", script)
+}
+
+func outputAs(t testing.TB, c *sandbox.Client, user, script string) string {
+	t.Helper()
+	res := bashAs(t, c, user, script)
 	if !res.Exit.Success() {
 		t.Fatalf("%s: %+v\n%s%s", script, res.Exit, res.Stdout, res.Stderr)
 	}

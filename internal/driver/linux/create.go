@@ -45,6 +45,9 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 	if err := checkImage(op, spec.Image); err != nil {
 		return err
 	}
+	if err := d.mayRoot(op, spec); err != nil {
+		return err
+	}
 	unlock, err := d.locks.lock(ctx, spec.ID)
 	if err != nil {
 		return err

@@ -52,7 +52,8 @@ type guestConfig struct {
 }
 
 type guestUser struct {
-	Shell string `json:"shell,omitempty"`
+	Shell    string `json:"shell,omitempty"`
+	AlsoRoot bool   `json:"alsoRoot,omitempty"`
 }
 
 type guestCgroup struct {
@@ -199,7 +200,7 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 	number := func() int { next++; return next - 1 }
 	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD}, Guest: guestConfig{
 		ListenerFD:   number(),
-		User:         guestUser{Shell: r.Spec.Image.Shell},
+		User:         guestUser{Shell: r.Spec.Image.Shell, AlsoRoot: r.Spec.Root},
 		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),
 		LeaseSeconds: lease,
 	}}
@@ -321,7 +322,7 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 
-	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, Egress: r.Spec.Network == driver.NetworkEgress, UID: userID, GID: userID, Late: places}
+	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, Egress: r.Spec.Network == driver.NetworkEgress, UID: userID, GID: userID, Root: r.Spec.Root, Late: places}
 	var fds []int
 	n := 0
 	if m == nil {

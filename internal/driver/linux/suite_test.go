@@ -31,6 +31,12 @@ var suite = drivertest.Suite{
 		return ""
 	},
 	OneUser: func() bool { return os.Geteuid() != 0 },
+	NoRoot: func() string {
+		if os.Geteuid() != 0 {
+			return "an ordinary user has one user id"
+		}
+		return ""
+	},
 	Leaks: func(home string) ([]string, error) {
 		d, err := linux.New(linux.Config{Home: home})
 		if err != nil {

@@ -37,6 +37,9 @@ type Plan struct {
 	GID      int      `json:"gid"`
 	Mounts   []string `json:"mounts"` // where each mount goes, absolute inside; parents come first
 
+	// Root: commands may run as root too, so there are capabilities that they can get.
+	Root bool `json:"root,omitempty"`
+
 	// Egress: what programs connect to is turned to listeners that the host accepts. Without it there is
 	// nothing but the loopback.
 	Egress bool `json:"egress,omitempty"`

@@ -98,7 +98,7 @@ func run(channel int) error {
 	if err := scratch(plan); err != nil {
 		return err
 	}
-	if err := dropPrivileges(plan.Rootless == nil); err != nil {
+	if err := dropPrivileges(plan.Rootless == nil, plan.Root); err != nil {
 		return err
 	}
 	if err := loadFilter(); err != nil {
