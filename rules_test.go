@@ -31,9 +31,10 @@ var layers = map[string][]string{
 	"internal/tool":  {"internal/files", "sandbox"},
 	"internal/guest": {"internal/tool", "internal/files", "sandbox", "capnweb"},
 
-	"internal/image":             {"sandbox"},
-	"internal/driver":            {"internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
-	"internal/driver/drivertest": {"internal/driver", "internal/egress", "internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
+	"internal/idmap":             {"sandbox"},
+	"internal/image":             {"internal/idmap/...", "sandbox"},
+	"internal/driver":            {"internal/image", "internal/idmap/...", "internal/guest", "sandbox", "sandbox/sandboxtest"},
+	"internal/driver/drivertest": {"internal/driver", "internal/idmap/...", "internal/egress", "internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/fleet":             {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
 	"internal/egress":   {"sandbox"},
