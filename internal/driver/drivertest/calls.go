@@ -88,11 +88,18 @@ async def main():
     r, w = await asyncio.open_connection(*server.sockets[0].getsockname())
     print((await r.read()).decode())
 asyncio.run(main())'`,
-		"git":  "git init -q /tmp/other && git -C /tmp/other fetch -q ~/project main && git fsck >/dev/null 2>&1 && echo hello",
-		"go":   "go version >/dev/null && echo hello",
-		"perl": `perl -e 'socketpair(A, B, 1, 1, 0) or die; if (!fork) { syswrite B, "hello\n"; exit } sysread A, $x, 9; wait; print $x'`,
-		"ss":   "ss -ltn >/dev/null && echo hello",
-		"gdb":  "gdb -q -batch -ex run -ex 'echo hello' true 2>/dev/null | tail -1",
+		"git":    "git init -q /tmp/other && git -C /tmp/other fetch -q ~/project main && git fsck >/dev/null 2>&1 && echo hello",
+		"go":     "go version >/dev/null && echo hello",
+		"perl":   `perl -e 'socketpair(A, B, 1, 1, 0) or die; if (!fork) { syswrite B, "hello\n"; exit } sysread A, $x, 9; wait; print $x'`,
+		"ss":     "ss -ltn >/dev/null && echo hello",
+		"strace": "strace -f -o /tmp/trace sh -c 'true; true' && grep -q execve /tmp/trace && echo hello",
+		"java": `cat > Hello.java <<'E'
+public class Hello { public static void main(String[] a) throws Exception { Thread t = new Thread(() -> System.out.println("hello")); t.start(); t.join(); } }
+E
+java -XX:+UseSerialGC Hello.java`,
+		"gcc": `printf '#include <pthread.h>\n#include <stdio.h>\nvoid *f(void *x) { puts("hello"); return x; }\nint main(void) { pthread_t t; return pthread_create(&t, 0, f, 0) || pthread_join(t, 0); }\n' > t.c && gcc -pthread -o t t.c && ./t`,
+		"npm": "npm --version >/dev/null && echo hello",
+		"gdb": "gdb -q -batch -ex run -ex 'echo hello' true 2>/dev/null | tail -1",
 	} {
 		t.Run(program, func(t *testing.T) {
 			if !bash(t, c, program+" --version || "+program+" version").Exit.Success() {

@@ -198,7 +198,7 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 	}
 	next := firstLateFD
 	number := func() int { next++; return next - 1 }
-	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD}, Guest: guestConfig{
+	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD, Clone3: groups != nil && groups.version() == 2}, Guest: guestConfig{
 		ListenerFD:   number(),
 		User:         guestUser{Shell: r.Spec.Image.Shell, AlsoRoot: r.Spec.Root},
 		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),

@@ -2,128 +2,144 @@ package boot
 
 import (
 	"errors"
+	"maps"
+	"math"
 	"runtime"
+	"slices"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// The filter of system calls holds for the guest and for all that it starts, for good. It refuses what the
-// namespaces don't cover and no work in a sandbox needs; everything else is left to the kernel, so
-// that tools, compilers and debuggers find what they expect.
+// The filter of system calls holds for the guest and for all that it starts, for good. It is Docker's default
+// profile for a container without any of the capabilities that open a rule in it, from which there are tables for each
+// architecture (profile_linux_*.go). What the profile doesn't allow is refused with EPERM, and calls that it
+// doesn't know yet with ENOSYS, so that programs do without them. Beyond that profile are refused:
 //
-//   - Addresses that belong to no network namespace, or whose protocols have a long record of faults:
-//     AF_VSOCK reaches the machine's hypervisor. What is left is AF_UNIX, AF_INET, AF_INET6, and of AF_NETLINK
-//     the families that tell about interfaces and sockets.
-//   - io_uring, by which sockets are made without a call of socket, and userfaultfd. They are answered as
-//     by a kernel without them, which programs that can use them expect.
-//   - Keys: the keyrings of a user id are shared by all namespaces.
-//   - What needs a capability that nobody inside has: bpf, performance events, modules, kexec, handles of
-//     files. The answer is the one for lack of rights; this is a second lock on the same door.
+//   - Addresses that belong to no network namespace, or whose protocols have a long record of faults. What is
+//     left is AF_UNIX, AF_INET, AF_INET6, and of AF_NETLINK the families that tell about interfaces and sockets.
 //   - Typing into the terminal that a command was started from (TIOCSTI, TIOCLINUX).
+//   - Tables of segments (modify_ldt), which programs for 32 bits have.
 //
-// It is written for the conventions of one architecture. A call by another, as of a program for 32 bits,
-// ends its process.
+// io_uring, userfaultfd and the kernel's keys, which are refused by the profile, are answered as by a kernel without them,
+// which programs that can use them expect.
+//
+// A call by the convention of another architecture, as of a program for 32 bits, ends its process.
+//
+//go:generate go run -C profile .
 
-// calls without any use inside, and what they answer.
-var refused = []struct {
-	answer syscall.Errno
-	calls  []uint32
-}{
-	{unix.ENOSYS, []uint32{
-		unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER, unix.SYS_USERFAULTFD,
-		unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
-	}},
-	{unix.EPERM, []uint32{
-		unix.SYS_BPF, unix.SYS_PERF_EVENT_OPEN, unix.SYS_OPEN_BY_HANDLE_AT,
-		unix.SYS_KEXEC_LOAD, unix.SYS_KEXEC_FILE_LOAD, unix.SYS_INIT_MODULE, unix.SYS_FINIT_MODULE, unix.SYS_DELETE_MODULE,
-	}},
-}
-
-// Places in struct seccomp_data. The architectures that there is a filter for have the low half of an argument
-// first; the arguments that are looked at are of type int, so the kernel too looks at that half only.
-const (
-	callAt = 0
-	archAt = 4
-	argsAt = 16
+// span is a range of calls, condition a comparison of the low half of an argument that allows a call.
+type (
+	span      struct{ first, last uint32 }
+	condition struct {
+		call       uint32
+		arg        int
+		test       comparison
+		value, two uint32
+	}
 )
 
-func argument(n int) uint32 { return uint32(argsAt + 8*n) }
+type comparison int
 
-// program is a filter, or a part of one. A part either ends with an answer in all cases or goes on with what
-// comes after it.
-type program []unix.SockFilter
+const (
+	isEqual  comparison = iota // the argument is value
+	isLess                     // it is less
+	isMasked                   // what it has of the bits of value is two
+)
 
-func join(parts ...program) (all program) {
-	for _, p := range parts {
-		all = append(all, p...)
+// missing are calls that are answered as by a kernel without them.
+var missing = []uint32{
+	unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER, unix.SYS_USERFAULTFD,
+	unix.SYS_KEYCTL, unix.SYS_ADD_KEY, unix.SYS_REQUEST_KEY,
+}
+
+// filter gives the filter for an architecture. clone3 says that the guest needs that call: its arguments can't
+// be looked at, so it is left to the kernel then, which lets nobody inside make namespaces (settings).
+func filter(arch uint32, clone3 bool) program {
+	return join(load(archAt), notEqual(arch, answer(unix.SECCOMP_RET_KILL_PROCESS)), load(callAt), search(stretches(clone3)))
+}
+
+// stretches says what is done with each call.
+func stretches(clone3 bool) []stretch {
+	special := make(map[uint32]program)
+	for c, e := range profileAnswers {
+		special[c] = refuse(syscall.Errno(e))
 	}
-	return all
-}
-
-func load(offset uint32) program {
-	return program{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offset}}
-}
-
-func answer(k uint32) program { return program{{Code: unix.BPF_RET | unix.BPF_K, K: k}} }
-
-func allow() program { return answer(unix.SECCOMP_RET_ALLOW) }
-
-func refuse(e syscall.Errno) program { return answer(unix.SECCOMP_RET_ERRNO | uint32(e)) }
-
-// The tests of what was loaded last. then must be shorter than 256.
-func equal(k uint32, then program) program    { return test(unix.BPF_JEQ, k, 0, len(then), then) }
-func notEqual(k uint32, then program) program { return test(unix.BPF_JEQ, k, len(then), 0, then) }
-func atLeast(k uint32, then program) program  { return test(unix.BPF_JGE, k, 0, len(then), then) }
-
-func test(jump uint16, k uint32, skipTrue, skipFalse int, then program) program {
-	return append(program{{Code: unix.BPF_JMP | jump | unix.BPF_K, Jt: uint8(skipTrue), Jf: uint8(skipFalse), K: k}}, then...)
-}
-
-// one allows a value of what was loaded last if it is among these, and else gives the answer e.
-func one(e syscall.Errno, values ...uint32) (p program) {
-	for _, v := range values {
-		p = join(p, equal(v, allow()))
-	}
-	return join(p, refuse(e))
-}
-
-// filter gives the filter for an architecture. Calls from firstForeign on belong to another convention of
-// the same architecture; 0 is that there is none.
-func filter(arch, firstForeign uint32) program {
-	p := join(load(archAt), notEqual(arch, answer(unix.SECCOMP_RET_KILL_PROCESS)), load(callAt))
-	if firstForeign != 0 {
-		p = join(p, atLeast(firstForeign, refuse(unix.ENOSYS)))
+	for i := len(profileConditions) - 1; i >= 0; i-- {
+		c := profileConditions[i]
+		otherwise, ok := special[c.call]
+		if !ok {
+			otherwise = refuse(unix.EPERM)
+		}
+		special[c.call] = append(c.program(), otherwise...)
 	}
 	sockets := join(
 		load(argument(0)),
 		equal(unix.AF_NETLINK, join(load(argument(2)), one(unix.EPROTONOSUPPORT, unix.NETLINK_ROUTE, unix.NETLINK_SOCK_DIAG))),
 		one(unix.EAFNOSUPPORT, unix.AF_UNIX, unix.AF_INET, unix.AF_INET6),
 	)
-	p = join(p,
-		equal(unix.SYS_SOCKET, sockets),
-		equal(unix.SYS_SOCKETPAIR, sockets),
-		equal(unix.SYS_IOCTL, join(load(argument(1)), equal(unix.TIOCSTI, refuse(unix.EPERM)), equal(unix.TIOCLINUX, refuse(unix.EPERM)), allow())),
-	)
-	for _, r := range refused {
-		for _, call := range r.calls {
-			p = join(p, equal(call, refuse(r.answer)))
+	special[unix.SYS_SOCKET], special[unix.SYS_SOCKETPAIR] = sockets, sockets
+	special[unix.SYS_IOCTL] = join(load(argument(1)), equal(unix.TIOCSTI, refuse(unix.EPERM)), equal(unix.TIOCLINUX, refuse(unix.EPERM)), allow())
+	for _, c := range slices.Concat(missing, missingHere) {
+		special[c] = refuse(unix.ENOSYS)
+	}
+	if clone3 {
+		special[unix.SYS_CLONE3] = allow()
+	}
+	odd := slices.Sorted(maps.Keys(special))
+
+	var all []stretch
+	next := uint32(0) // the first call that nothing is said about yet
+	add := func(from uint32, do program) {
+		if n := len(all); n > 0 && slices.Equal(all[n-1].do, do) {
+			return
+		}
+		all = append(all, stretch{from, do})
+	}
+	upTo := func(end uint32, do program) { // [next, end), but for the odd ones
+		for len(odd) > 0 && odd[0] < end {
+			if odd[0] > next {
+				add(next, do)
+			}
+			add(odd[0], special[odd[0]])
+			next, odd = odd[0]+1, odd[1:]
+		}
+		if next < end {
+			add(next, do)
+			next = end
 		}
 	}
-	return join(p, allow())
+	for _, s := range profileAllowed {
+		upTo(s.first, refuse(unix.EPERM))
+		upTo(s.last+1, allow())
+	}
+	upTo(profileLast+1, refuse(unix.EPERM))
+	upTo(math.MaxUint32, refuse(unix.ENOSYS)) // another convention's too, on amd64
+	return all
+}
+
+// program allows a call that meets the condition, and goes on otherwise.
+func (c condition) program() program {
+	is := load(argument(c.arg))
+	switch c.test {
+	case isLess:
+		return append(is, less(c.value, allow())...)
+	case isMasked:
+		return join(is, and(c.value), equal(c.two, allow()))
+	default:
+		return append(is, equal(c.value, allow())...)
+	}
 }
 
 // loadFilter puts the filter on all threads of this process.
-func loadFilter() error {
+func loadFilter(clone3 bool) error {
 	const op = "filter system calls"
 	if auditArch == 0 {
 		return fail(op, errors.New("there is no filter for "+runtime.GOARCH+" yet: run on amd64 or arm64"))
 	}
-	p := filter(auditArch, firstForeignCall)
-	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
-	r, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	runtime.KeepAlive(p)
+	p := filter(auditArch, clone3)
+	r, errno := setFilter(p, unix.SECCOMP_FILTER_FLAG_TSYNC)
 	if errno != 0 {
 		return fail(op, errno)
 	}
@@ -131,4 +147,11 @@ func loadFilter() error {
 		return fail(op, errors.New("a thread did not take it"))
 	}
 	return nil
+}
+
+func setFilter(p program, flags uintptr) (uintptr, syscall.Errno) {
+	prog := unix.SockFprog{Len: uint16(len(p)), Filter: &p[0]}
+	r, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&prog)))
+	runtime.KeepAlive(p)
+	return r, errno
 }

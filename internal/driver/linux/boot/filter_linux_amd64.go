@@ -2,8 +2,7 @@ package boot
 
 import "golang.org/x/sys/unix"
 
-// x32 programs use this architecture's calls with one bit set.
-const (
-	auditArch        = unix.AUDIT_ARCH_X86_64
-	firstForeignCall = 1 << 30
-)
+const auditArch = unix.AUDIT_ARCH_X86_64
+
+// missingHere are this architecture's calls that are answered as by a kernel without them.
+var missingHere = []uint32{unix.SYS_MODIFY_LDT}

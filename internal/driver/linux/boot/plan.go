@@ -15,6 +15,10 @@ import (
 type Config struct {
 	// ChannelFD is an inherited unix socket of type SOCK_SEQPACKET.
 	ChannelFD int `json:"channelFD"`
+
+	// Clone3 leaves the guest the call of that name, by which it starts commands in a control group of
+	// version 2. What it starts has it too.
+	Clone3 bool `json:"clone3,omitempty"`
 }
 
 // MaxPlanBytes bounds the message that carries a Plan. MaxMounts bounds the descriptors beside it; the

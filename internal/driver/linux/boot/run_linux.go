@@ -46,7 +46,7 @@ func Run(setup json.RawMessage) error {
 	}
 	defer unix.Close(cfg.ChannelFD)
 
-	err := run(cfg.ChannelFD)
+	err := run(cfg)
 	answer := &Failure{}
 	if err != nil && !errors.As(err, &answer) {
 		answer = &Failure{Op: "boot", Message: err.Error()}
@@ -59,8 +59,8 @@ func Run(setup json.RawMessage) error {
 	return err
 }
 
-func run(channel int) error {
-	plan, fds, err := receive(channel)
+func run(cfg Config) error {
+	plan, fds, err := receive(cfg.ChannelFD)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func run(channel int) error {
 	if err := dropPrivileges(plan.Rootless == nil, plan.Root); err != nil {
 		return err
 	}
-	if err := loadFilter(); err != nil {
+	if err := loadFilter(cfg.Clone3); err != nil {
 		return err
 	}
 	// The driver starts it with one, to have fewer threads to drop privileges in.
