@@ -33,7 +33,7 @@ var layers = map[string][]string{
 
 	"internal/idmap":             {"sandbox"},
 	"internal/image":             {"internal/idmap/...", "sandbox"},
-	"internal/driver":            {"internal/image", "internal/idmap/...", "internal/guest", "sandbox", "sandbox/sandboxtest"},
+	"internal/driver":            {"internal/image/...", "internal/idmap/...", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/driver/drivertest": {"internal/driver", "internal/idmap/...", "internal/egress", "internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/fleet":             {"internal/driver", "internal/image", "sandbox", "capnweb"},
 

@@ -10,13 +10,14 @@ import (
 	"strings"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/image/layer"
 )
 
 // tree writes into a sandbox's root from outside, before anybody is inside. Links are followed only
 // within it.
 type tree struct {
 	root  *os.Root
-	lower union // what lies below root, where root is only the upper layer; else nil
+	lower layer.Union // what lies below root, where root is only the upper layer; else nil
 	r     record
 }
 
@@ -33,10 +34,10 @@ func prepare(dir string, lower []string, r record, files []driver.File) error {
 	defer root.Close()
 	t := &tree{root: root, r: r}
 	if lower != nil {
-		if t.lower, err = openUnion(lower); err != nil {
+		if t.lower, err = layer.OpenUnion(lower); err != nil {
 			return err
 		}
-		defer t.lower.close()
+		defer t.lower.Close()
 	}
 	for _, f := range files {
 		if err := t.write(f); err != nil {

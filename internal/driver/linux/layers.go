@@ -7,10 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -112,73 +110,4 @@ func attachLayer(dir, name string, userns int) error {
 		return &os.PathError{Op: "mkdir", Path: name, Err: err}
 	}
 	return os.NewSyscallError("move_mount", unix.MoveMount(fd, "", unix.AT_FDCWD, name, unix.MOVE_MOUNT_F_EMPTY_PATH))
-}
-
-// union is what several layers show together, the topmost first.
-type union []*os.Root
-
-func openUnion(dirs []string) (union, error) {
-	var u union
-	for _, dir := range dirs {
-		root, err := os.OpenRoot(dir)
-		if err != nil {
-			u.close()
-			return nil, err
-		}
-		u = append(u, root)
-	}
-	return u, nil
-}
-
-func (u union) close() {
-	for _, root := range u {
-		root.Close()
-	}
-}
-
-// Lstat finds p, which is relative, in the topmost layer that has it. What is on the way to it in a higher
-// layer and no directory hides it.
-func (u union) Lstat(p string) (fs.FileInfo, error) {
-	missing := &fs.PathError{Op: "lstat", Path: p, Err: fs.ErrNotExist}
-layers:
-	for _, root := range u {
-		last := true // whether a layer below this one can still have it
-		at := ""
-		for part := range strings.SplitSeq(p, "/") {
-			at = path.Join(at, part)
-			info, err := root.Lstat(at)
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && last:
-				continue layers
-			case err != nil:
-				return nil, err
-			case whiteout(info):
-				return nil, missing
-			case at == p:
-				return info, nil
-			case !info.IsDir():
-				return nil, &fs.PathError{Op: "lstat", Path: p, Err: unix.ENOTDIR}
-			}
-			last = last && !opaque(root, at)
-		}
-	}
-	return nil, missing
-}
-
-// whiteout says whether something is how an overlay says that a name is gone.
-func whiteout(info fs.FileInfo) bool {
-	st, ok := info.Sys().(*syscall.Stat_t)
-	return ok && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
-}
-
-// opaque says whether a directory hides those of the same name in lower layers.
-func opaque(root *os.Root, dir string) bool {
-	f, err := root.Open(dir)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	buf := make([]byte, 8)
-	n, err := unix.Fgetxattr(int(f.Fd()), "user.overlay.opaque", buf)
-	return err == nil && n > 0 && buf[0] == 'y'
 }
