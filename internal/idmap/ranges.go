@@ -28,9 +28,20 @@ func Find() (Map, error) {
 	if os.Geteuid() == 0 {
 		return Map{}, nil
 	}
-	if _, _, err := programs(); err != nil {
-		return Map{}, err
+	_, _, perr := programs()
+	m, err := fromFiles()
+	var program, ranges *sandbox.Error
+	if errors.As(perr, &program) && errors.As(err, &ranges) && program.Hint != "" {
+		return Map{}, missing(program.Message+"; and "+ranges.Message, program.Hint+" && "+ranges.Hint, perr)
 	}
+	if perr != nil {
+		return Map{}, perr
+	}
+	return m, err
+}
+
+// fromFiles gives the map that the files of ranges allow.
+func fromFiles() (Map, error) {
 	uids, gids, err := Given()
 	if err != nil {
 		return Map{}, err
@@ -40,7 +51,10 @@ func Find() (Map, error) {
 		return Map{}, missing(fmt.Sprintf("/etc/subuid gives this user %d ids and /etc/subgid %d; %d is the least that is of use, and all that a sandbox can have is %d",
 			count(uids), count(gids), Least, Full), grant(), nil)
 	}
-	return m, m.Check()
+	if err := m.Check(); err != nil {
+		return Map{}, missing("/etc/subuid and /etc/subgid: "+err.Error(), "give this user one range: "+grant(), err)
+	}
+	return m, nil
 }
 
 // Given are the ids of the host that the calling user may use besides its own, overlaps left out.

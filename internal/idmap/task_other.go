@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 )
 
 // Task is work in a user namespace, which only Linux has.
@@ -28,3 +29,6 @@ func (Task) Run(context.Context, Map, any, Streams) error {
 func programs() (string, string, error) {
 	return "", "", missing("user namespaces need Linux", "", nil)
 }
+
+// RemoveAll is os.RemoveAll.
+func RemoveAll(_ context.Context, _ Map, dir string) error { return os.RemoveAll(dir) }

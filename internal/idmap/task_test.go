@@ -113,7 +113,7 @@ func TestInside(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("Find", func(t *testing.T) {
-		if m.IDs() != idmap.Full || len(m.UIDs) != 2 || m.UIDs[1].Inside != 40_000 || m.UIDs[1].Outside != 2_000_100_000 {
+		if m.IDs() != idmap.Full || len(m.UIDs) != 2 || m.UIDs[1].Inside != 40_000 || m.UIDs[1].Outside != 2_000_200_000 {
 			t.Error(m)
 		}
 	})
@@ -133,9 +133,9 @@ func TestInside(t *testing.T) {
 			}
 			want := uint32(2_000_000_000 + id)
 			if id >= 40_000 {
-				want = uint32(2_000_100_000 + id - 40_000)
+				want = uint32(2_000_200_000 + id - 40_000)
 			}
-			if st.Uid != want || st.Gid != uint32(2_001_000_000+id) {
+			if st.Uid != want || st.Gid != uint32(2_111_000_000+id) {
 				t.Errorf("id %d: the host's %d and %d", id, st.Uid, st.Gid)
 			}
 			if out.String() != "0 0 \n" {

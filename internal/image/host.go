@@ -4,11 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tongs-dev/tongs/internal/idmap"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // The places that every tree of ours has, and who owns them.
@@ -26,6 +30,10 @@ type HostConfig struct {
 	// Environ is the environment from which PATH and the variables about certificates are taken.
 	// Default: the process's own.
 	Environ []string
+
+	// OneID makes a tree whose files all belong to the calling user, also where that user has a range of
+	// ids. Root has no use for it.
+	OneID bool
 
 	// Git is the git with which the project's repository is made. Default: the first on PATH.
 	Git string
@@ -46,8 +54,24 @@ type Note struct {
 // staleAfter is when a build that never finished may be removed.
 const staleAfter = time.Hour
 
-// Host makes the host image, or finds it when nothing it is made from has changed since.
+// Host makes the host image, or finds it when nothing it is made from has changed since. Made by an ordinary
+// user who has a range of ids, it has a Map.
 func Host(ctx context.Context, cfg HostConfig) (Root, []Note, error) {
+	var m idmap.Map
+	if !cfg.OneID {
+		m, _ = idmap.Find() // why there is none is told by whoever examines the machine
+	}
+	root, notes, err := host(ctx, cfg, m)
+	if sandbox.CodeOf(err) == sandbox.CodeMachineNotSupported && !m.None() {
+		// The ranges are there and can't be used. One id is better than no sandbox.
+		note := Note{Subject: "user ids", Detail: err.Error()}
+		root, notes, err = host(ctx, cfg, idmap.Map{})
+		notes = append(notes, note)
+	}
+	return root, notes, err
+}
+
+func host(ctx context.Context, cfg HostConfig, m idmap.Map) (Root, []Note, error) {
 	if cfg.Environ == nil {
 		cfg.Environ = os.Environ()
 	}
@@ -68,7 +92,9 @@ func Host(ctx context.Context, cfg HostConfig) (Root, []Note, error) {
 	if err := t.describe(sum); err != nil {
 		return Root{}, nil, err
 	}
+	fmt.Fprint(sum, m.Tag())
 	root := Root{
+		Map:   m,
 		ID:    "host-" + hex.EncodeToString(sum.Sum(nil))[:16],
 		Small: true,
 		Binds: t.binds,
@@ -81,23 +107,27 @@ func Host(ctx context.Context, cfg HostConfig) (Root, []Note, error) {
 	if _, err := os.Stat(dir); err == nil {
 		return root, notes, nil
 	}
-	if err := build(ctx, cfg.Dir, dir, t, git); err != nil {
+	if err := build(ctx, cfg.Dir, dir, t, git, m); err != nil {
 		return Root{}, nil, err
 	}
 	return root, notes, nil
 }
 
 // build writes the tree beside its place and moves it there in one step.
-func build(ctx context.Context, parent, dir string, t *tree, git string) error {
+func build(ctx context.Context, parent, dir string, t *tree, git string, m idmap.Map) (err error) {
 	if err := os.MkdirAll(parent, 0o755); err != nil {
 		return fmt.Errorf("image: make directory for images: %w", err)
 	}
-	removeStale(parent)
+	removeStale(ctx, parent, m)
 	tmp, err := os.MkdirTemp(parent, ".new-")
 	if err != nil {
 		return fmt.Errorf("image: make directory for a new image: %w", err)
 	}
-	defer os.RemoveAll(tmp)
+	defer func() {
+		if _, serr := os.Lstat(tmp); serr == nil {
+			err = errors.Join(err, idmap.RemoveAll(context.WithoutCancel(ctx), m, tmp))
+		}
+	}()
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
@@ -109,7 +139,12 @@ func build(ctx context.Context, parent, dir string, t *tree, git string) error {
 			return err
 		}
 	}
-	if err := chownHome(filepath.Join(tmp, Home)); err != nil {
+	if m.None() {
+		err = chownHome(filepath.Join(tmp, Home))
+	} else {
+		err = giveAway.Run(ctx, m, tmp, idmap.Streams{})
+	}
+	if err != nil {
 		return err
 	}
 	err = os.Rename(tmp, dir)
@@ -122,14 +157,14 @@ func build(ctx context.Context, parent, dir string, t *tree, git string) error {
 	return nil
 }
 
-func removeStale(parent string) {
+func removeStale(ctx context.Context, parent string, m idmap.Map) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil && strings.HasPrefix(e.Name(), ".new-") && time.Since(info.ModTime()) > staleAfter {
-			os.RemoveAll(filepath.Join(parent, e.Name()))
+			_ = idmap.RemoveAll(ctx, m, filepath.Join(parent, e.Name())) // the next one tries again
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/tongs-dev/tongs/internal/idmap"
 )
 
 // Who the first commit is by, and every commit that a command makes unless it says otherwise.
@@ -72,6 +74,28 @@ func makeRepository(ctx context.Context, git, dir string) error {
 		}
 	}
 	return nil
+}
+
+// giveAway gives a tree to the ids that its files have inside.
+var giveAway = idmap.Task{Name: "image.giveAway"}
+
+func init() {
+	giveAway.Serve(func(_ context.Context, argument func(any) error) error {
+		var dir string
+		if err := argument(&dir); err != nil {
+			return err
+		}
+		return filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			id := 0
+			if rel, err := filepath.Rel(filepath.Join(dir, Home), p); err == nil && filepath.IsLocal(rel) {
+				id = UserID
+			}
+			return os.Lchown(p, id, id)
+		})
+	})
 }
 
 // chownHome gives the home and everything in it to the sandbox's user. Without the right to, which only

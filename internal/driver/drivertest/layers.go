@@ -1,7 +1,10 @@
 package drivertest
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,19 +14,59 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // layer makes a directory that is put on top of an image. Its owners are ids inside, where that can be said.
 type layer struct {
-	t    *testing.T
-	s    Suite
-	path string
+	t     *testing.T
+	s     Suite
+	path  string
+	owned map[string]int
+}
+
+// giving is what give does for an ordinary user.
+var giving = idmap.Task{Name: "drivertest.give"}
+
+func init() {
+	giving.Serve(func(_ context.Context, argument func(any) error) error {
+		var l struct {
+			Path  string
+			Owned map[string]int
+		}
+		if err := argument(&l); err != nil {
+			return err
+		}
+		return giveAway(l.Path, l.Owned)
+	})
+}
+
+func giveAway(dir string, owned map[string]int) error {
+	err := filepath.WalkDir(dir, func(p string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(p, 0, 0))
+	})
+	for p, id := range owned { // some have two names, of which one is told
+		err = errors.Join(err, os.Lchown(filepath.Join(dir, p), id, id))
+	}
+	return err
+}
+
+// give gives what has been written into layers to whom it belongs, the rest to root.
+func (b *bed) give(t *testing.T, layers ...*layer) {
+	t.Helper()
+	for _, l := range layers {
+		if m := b.image.Map; !m.None() {
+			must(t, giving.Run(t.Context(), m, map[string]any{"Path": l.path, "Owned": l.owned}, idmap.Streams{}))
+		} else if os.Geteuid() == 0 {
+			must(t, giveAway(l.path, l.owned))
+		}
+	}
 }
 
 func (b *bed) layer(t *testing.T, name string) *layer {
 	t.Helper()
-	l := &layer{t, b.s, filepath.Join(imageDir(b.home), name)}
+	l := &layer{t, b.s, filepath.Join(imageDir(b.home), name), make(map[string]int)}
 	must(t, os.MkdirAll(l.path, 0o755))
 	return l
 }
@@ -43,11 +86,7 @@ func (l *layer) file(p, data string, uid int) {
 	l.own(p, uid)
 }
 
-func (l *layer) own(p string, uid int) {
-	if !l.s.OneUser() {
-		must(l.t, os.Lchown(l.at(p), uid, uid))
-	}
-}
+func (l *layer) own(p string, uid int) { l.owned[p] = uid }
 
 // gone says that a name of the layers below isn't there any more.
 func (l *layer) gone(p string) {
@@ -60,7 +99,7 @@ func (l *layer) gone(p string) {
 func (l *layer) opaque(p string) {
 	l.t.Helper()
 	attr := "trusted.overlay.opaque"
-	if l.s.OneUser() {
+	if os.Geteuid() != 0 {
 		attr = "user.overlay.opaque"
 	}
 	must(l.t, unix.Setxattr(l.at(p), attr, []byte("y"), 0))
@@ -88,6 +127,7 @@ func testLayers(t *testing.T, s Suite) {
 	top.file("srv/was-dir", "now a file", 0)
 	top.file("srv/was-file/now", "in a directory", 0)
 	top.dir("home/user", 1000)
+	b.give(t, low, top)
 
 	spec := b.spec("layered")
 	spec.Image.ID, spec.Image.Small = "layers", false
@@ -171,6 +211,9 @@ func testManyLayers(t *testing.T, s Suite) {
 		l := b.layer(t, fmt.Sprintf("%s-%d", strings.Repeat("long", 20), i))
 		l.file("srv/top", fmt.Sprint(i), 0)
 		l.file(fmt.Sprintf("srv/of-%d", i), "", 0)
+		if i%32 == 0 {
+			b.give(t, l)
+		}
 		spec.Image.Lower = append(spec.Image.Lower, l.path)
 	}
 	spec.Image.Lower = append(spec.Image.Lower, b.image.Lower...)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 )
@@ -157,7 +158,13 @@ func newBed(t testing.TB, s Suite) *bed {
 		t.Fatal(err)
 	}
 	b := &bed{d, s, home, root}
-	t.Cleanup(func() { b.tearDown(t) })
+	t.Cleanup(func() {
+		b.tearDown(t)
+		// An ordinary user's may have files of other ids in it, which the test's own directory is not rid of so.
+		if err := idmap.RemoveAll(context.WithoutCancel(t.Context()), root.Map, imageDir(home)); err != nil {
+			t.Error(err)
+		}
+	})
 	return b
 }
 

@@ -45,6 +45,9 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 	if err := checkImage(op, spec.Image); err != nil {
 		return err
 	}
+	if err := d.checkMap(op, spec.Image); err != nil {
+		return err
+	}
 	if err := d.mayRoot(op, spec); err != nil {
 		return err
 	}
@@ -144,38 +147,46 @@ func (d *Driver) fill(ctx context.Context, dir string, r record, from *source) e
 
 // layOut makes what there is in a sandbox's directory before its guest runs.
 func (d *Driver) layOut(ctx context.Context, dir string, r record, from *source) error {
-	if r.Copied && from != nil {
-		if err := from.copy(ctx, rootDir, dir, r); err != nil {
-			return err
-		}
-	} else if r.Copied {
-		if !copyable(r.Spec.Image) {
-			return uncopyable(d.whyNoLayers())
-		}
-		if err := copyTree(ctx, r.Spec.Image.Lower[0], filepath.Join(dir, rootDir), r); err != nil {
-			return err
-		}
+	if r.Copied && from == nil && !copyable(r.Spec.Image) {
+		return uncopyable(d.whyNoLayers())
+	}
+	var err error
+	if r.mapped() {
+		err = layOutMapped(ctx, dir, r, from, r.Spec.Files)
 	} else {
-		for _, name := range []string{upperDir, workDir, lowerDir} {
-			if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-				return err
-			}
-		}
-		if !r.rootless() {
-			if err := os.Lchown(filepath.Join(dir, upperDir), int(r.Base), int(r.Base)); err != nil {
-				return err
-			}
-		}
-		if from != nil {
-			if err := from.copy(ctx, upperDir, dir, r); err != nil {
-				return err
-			}
-		}
+		err = layOutTree(ctx, dir, r, from)
+	}
+	if err != nil {
+		return err
 	}
 	if err := writeJSON(dir, labelsFile, r.Spec.Labels); err != nil {
 		return err
 	}
 	return writeJSON(dir, recordFile, r)
+}
+
+// layOutTree makes the tree that a new sandbox starts with.
+func layOutTree(ctx context.Context, dir string, r record, from *source) error {
+	if r.Copied && from != nil {
+		return from.copy(ctx, rootDir, dir, r)
+	}
+	if r.Copied {
+		return copyTree(ctx, r.Spec.Image.Lower[0], filepath.Join(dir, rootDir), r)
+	}
+	for _, name := range []string{upperDir, workDir, lowerDir} {
+		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
+			return err
+		}
+	}
+	if !r.rootless() {
+		if err := os.Lchown(filepath.Join(dir, upperDir), int(r.Base), int(r.Base)); err != nil {
+			return err
+		}
+	}
+	if from != nil {
+		return from.copy(ctx, upperDir, dir, r)
+	}
+	return nil
 }
 
 // discard removes everything of a sandbox whose directory is dir: processes, group, socket, files and
@@ -192,7 +203,7 @@ func (d *Driver) discard(ctx context.Context, id, dir string, base uint32) error
 	if err := d.removeRuntime(ctx, id); err != nil {
 		return err
 	}
-	if err := removeAll(dir); err != nil {
+	if err := d.removeTree(ctx, dir); err != nil {
 		return err
 	}
 	if base != 0 {

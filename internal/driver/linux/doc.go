@@ -20,7 +20,8 @@
 // it is given leads up into the host's files.
 //
 // Without root, all of it is done with what the kernel gives to ordinary users: the new process makes
-// its mounts itself, in a user namespace that has one id only, and there are no cgroups.
+// its mounts itself, and there are no cgroups. Its user namespace has the user's range of ids, which all
+// sandboxes of the user share, or where there is none the user's own id only (package idmap, docs/rootless.md).
 //
 // A guest outlives the process that made it. Which guest belongs to a sandbox is written down, with
 // its start time, before the guest is let go, so that any later process finds it and nobody ever

@@ -63,7 +63,7 @@ type Driver struct {
 	guestOnce sync.Mutex
 	guest     *memfd // sealed copy of the guest binary
 
-	rootless bool // this process isn't root: its sandboxes have one user id only, this process's
+	rootless bool // this process isn't root: its sandboxes have the ids of their image's map, or its own one
 
 	layers atomic.Pointer[error] // why an overlay on an idmapped image isn't possible, once that was found
 
@@ -77,9 +77,10 @@ type dirs struct{ sandboxes, run, ids string }
 // New makes a driver for a home. It changes nothing but directories (Recover cleans up). A process of
 // root leaves no core dumps any more and can't be traced by ordinary users.
 //
-// Without root, a sandbox has one user id only, which on the host is this process's: commands run as
-// their uid 1000, own the sandbox's whole tree, can become nobody else, and read of the visible parts of
-// the host what this user may read. There are no limits of memory and processes.
+// Without root, a sandbox has the ids of its image's Map. Without that it has one user id only, which on
+// the host is this process's: commands run as their uid 1000, own the sandbox's whole tree, can become nobody
+// else, and read of the visible parts of the host what this user may read. There are no limits of memory
+// and processes.
 func New(cfg Config) (*Driver, error) {
 	const op = "open driver linux"
 	if cfg.Home == "" || !filepath.IsAbs(cfg.Home) {

@@ -366,7 +366,7 @@ var overlayMarks = []string{"opaque", "redirect", "metacopy", "whiteout"}
 
 func (c *treeCopy) marks(from, to int) error {
 	prefix := "trusted.overlay."
-	if c.from.rootless() {
+	if c.from.userMarks() {
 		prefix = "user.overlay."
 	}
 	buf := make([]byte, 256)

@@ -128,13 +128,20 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	if err == nil {
 		p, err = adopt(pid)
 	}
+	if err == nil && r.mapped() {
+		err = r.Spec.Image.Map.Apply(ctx, pid)
+	}
 	if lerr := <-ready; err == nil {
 		err = lerr
 	}
 	if err == nil {
 		err = driver.Wrap("record guest", d.writeGuest(dir, p))
 	}
-	if err == nil {
+	if err == nil && r.mapped() {
+		if lay == nil { // else everything is in its place
+			err = placesMapped(ctx, dir, r)
+		}
+	} else if err == nil {
 		err = onThread(func() (err error) {
 			m, err = d.mounts(r, dir, pid, files)
 			return err
@@ -374,9 +381,9 @@ func rootlessPlan(dir string, r record) (*boot.Rootless, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &boot.Rootless{Root: filepath.Join(real, rootDir)}
+	plan := &boot.Rootless{Mapped: r.mapped(), Root: filepath.Join(real, rootDir)}
 	if !r.Copied {
-		plan = &boot.Rootless{Layers: &boot.Layers{Dir: real, Lower: lowerDir, Upper: upperDir, Work: workDir}}
+		plan = &boot.Rootless{Mapped: r.mapped(), Layers: &boot.Layers{Dir: real, Lower: lowerDir, Upper: upperDir, Work: workDir}}
 		for _, layer := range r.Spec.Image.Lower {
 			image, err := filepath.EvalSymlinks(layer)
 			if err != nil {

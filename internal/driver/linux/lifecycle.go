@@ -163,7 +163,7 @@ func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
 			return err
 		}
 	}
-	if err := removeAll(dir); err != nil {
+	if err := d.removeTree(ctx, dir); err != nil {
 		return err
 	}
 	if rerr != nil {

@@ -38,11 +38,14 @@ type record struct {
 	Owner   int         `json:"owner"`  // the user id that has made it
 	Copied  bool        `json:"copied"` // the tree is a copy of the image, not an overlay on it
 	Spec    driver.Spec `json:"spec"`   // as it was given, with defaults
+
+	within bool // this process has the sandbox's ids, as a task of the driver's
 }
 
 const recordVersion = 1
 
-// rootless says whether the sandbox has one user id only, its owner's.
+// rootless says whether an ordinary user has made the sandbox: it has one user id only, its owner's, or is
+// mapped.
 func (r record) rootless() bool { return r.Base == 0 && r.Owner != 0 }
 
 // guestRecord says which process a guest is. A pid is used again sooner or later; with the start time
@@ -68,6 +71,9 @@ func readRecord(dir string) (record, error) {
 	slot := r.Base / rangeSize
 	if !r.rootless() && (r.Base%rangeSize != 0 || slot < firstSlot || slot > lastSlot) {
 		return record{}, fmt.Errorf("%s: %d can't be the first of a range of user ids", recordFile, r.Base)
+	}
+	if err := r.Spec.Image.Map.Check(); err != nil {
+		return record{}, fmt.Errorf("%s: %w", recordFile, err)
 	}
 	return r, nil
 }

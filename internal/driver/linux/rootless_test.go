@@ -9,20 +9,39 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
+	"github.com/tongs-dev/tongs/internal/driver/linux"
+	"github.com/tongs-dev/tongs/internal/idmap"
+	"github.com/tongs-dev/tongs/internal/idmap/idmaptest"
+	"github.com/tongs-dev/tongs/internal/image"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // ordinary is a user id that nobody has.
 const ordinary = 42424
 
-// TestRootless runs the whole suite as an ordinary user, in a process of its own.
+// smallEnv names the small guest for tests that run as a user who can't build it.
+const smallEnv = "TONGS_LINUX_TEST_INIT"
+
+// TestRootless runs the whole suite as an ordinary user without ranges of ids, in a process of its own.
 func TestRootless(t *testing.T) {
 	t.Parallel()
+	asUser(t, idmaptest.User{Name: "bob", ID: ordinary}, "^TestDriver$", 20)
+}
+
+// TestRootlessRanges runs it as a user who has them: everything that root's sandboxes do but limits.
+func TestRootlessRanges(t *testing.T) {
+	t.Parallel()
+	asUser(t, idmaptest.Alice, "^(TestDriver|TestWithRanges)$", 20)
+}
+
+// asUser runs tests as an ordinary user, of which so many must pass.
+func asUser(t *testing.T, user idmaptest.User, tests string, least int) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("TestDriver is rootless already")
 	}
@@ -32,25 +51,102 @@ func TestRootless(t *testing.T) {
 	must(t, os.Chmod(dir, 0o755))
 	tmp := filepath.Join(dir, "tmp")
 	must(t, os.Mkdir(tmp, 0o700))
-	must(t, os.Chown(tmp, ordinary, ordinary))
+	must(t, os.Chown(tmp, user.ID, user.ID))
 	self, err := os.Executable()
 	must(t, err)
 	binary, guest := filepath.Join(dir, "test"), filepath.Join(dir, "tongs-guest")
 	copyProgram(t, self, binary)
 	copyProgram(t, drivertest.GuestBinary(t).Path, guest)
+	small := filepath.Join(dir, "init")
+	built, err := initBinary()
+	must(t, err)
+	copyProgram(t, built, small)
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, "-test.run", "^TestDriver$", "-test.v", "-test.timeout", "10m")
+	args := []string{"-test.run", tests, "-test.v", "-test.timeout", "10m"}
+	if os.Getenv("TONGS_TEST_LONG") == "" && user.UIDs != nil {
+		args = append(args, "-test.skip", "^TestDriver$/^Contract$") // the guest's own, and it has shown that with one id
+	}
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
-	out, err := cmd.CombinedOutput()
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest, smallEnv + "=" + small, "TONGS_TEST_LONG=" + os.Getenv("TONGS_TEST_LONG")}
+	out, err := user.CombinedOutput(t, cmd)
 	passed := strings.Count(string(out), "--- PASS")
-	if err != nil || passed < 20 {
+	if err != nil || passed < least {
 		t.Fatalf("%v, %d tests passed:\n%s", err, passed, out)
 	}
 	t.Logf("%d tests passed, %d were skipped", passed, strings.Count(string(out), "--- SKIP"))
+	if testing.Verbose() {
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "--- SKIP") {
+				t.Log(strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+// TestWithRanges is what TestRootlessRanges runs besides the suite.
+func TestWithRanges(t *testing.T) {
+	if os.Geteuid() == 0 || oneUser() {
+		t.Skip("TestRootlessRanges runs it")
+	}
+	home := filepath.Join(t.TempDir(), "home")
+	m, err := idmap.Find()
+	must(t, err)
+	t.Cleanup(func() { must(t, idmap.RemoveAll(context.WithoutCancel(t.Context()), m, home)) })
+	root, _, err := image.Host(t.Context(), image.HostConfig{Dir: filepath.Join(home, "images")})
+	must(t, err)
+	small := os.Getenv(smallEnv)
+	open := func(t *testing.T, cfg linux.Config) *linux.Driver {
+		cfg.Home, cfg.Guest = home, &driver.Guest{Path: small}
+		d, err := linux.New(cfg)
+		must(t, err)
+		t.Cleanup(func() { must(t, d.Close()) })
+		return d
+	}
+	owners := "stat -c %u:%g / /etc/passwd /home/user /srv/mine; touch /srv/x 2>&1 | grep -o denied; touch ~/x && stat -c %u ~/x"
+	want := "0:0\n0:0\n1000:1000\n7:7\ndenied\n1000"
+	t.Run("Copies", func(t *testing.T) {
+		d := open(t, linux.Config{NoIdmap: true})
+		must(t, d.Create(t.Context(), driver.Spec{ID: "copy", Image: root, Files: []driver.File{{Path: "/srv/mine", UID: 7}}}))
+		must(t, d.Create(t.Context(), driver.Spec{ID: "fork", From: "copy"}))
+		for _, id := range []string{"copy", "fork"} {
+			if got := sh(t, d, id, owners); got != want {
+				t.Errorf("%s: %q", id, got)
+			}
+			must(t, d.Destroy(t.Context(), id))
+		}
+	})
+	t.Run("CutShort", func(t *testing.T) {
+		d := open(t, linux.Config{})
+		must(t, d.Create(t.Context(), driver.Spec{ID: "cut", Image: root}))
+		sh(t, d, "cut", "mkdir -m 700 ~/private && touch ~/private/file")
+		must(t, d.Stop(t.Context(), "cut"))
+		// As a process that was killed leaves it before it has written the record.
+		sandboxes := filepath.Join(home, "sandboxes")
+		must(t, os.Rename(filepath.Join(sandboxes, "cut"), filepath.Join(sandboxes, ".new-cut")))
+		must(t, os.Remove(filepath.Join(sandboxes, ".new-cut", "sandbox.json")))
+		if _, err := d.Recover(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if left, err := os.ReadDir(sandboxes); err != nil || len(left) > 0 {
+			t.Errorf("left over: %v %v", left, err)
+		}
+	})
+	t.Run("ForeignIDs", func(t *testing.T) {
+		d := open(t, linux.Config{})
+		other := root
+		other.Map.UIDs = []idmap.Extent{{Outside: 100_000, Size: idmap.Full}}
+		err := d.Create(t.Context(), driver.Spec{ID: "foreign", Image: other})
+		if sandbox.CodeOf(err) != driver.CodeUnsupported || !strings.Contains(err.Error(), "usermod --add-subuids") {
+			t.Errorf("ids that aren't this user's: %v", err)
+		}
+		other.Map.UIDs = []idmap.Extent{{Outside: 0, Size: idmap.Full}}
+		if err := d.Create(t.Context(), driver.Spec{ID: "foreign", Image: other}); sandbox.CodeOf(err) != sandbox.CodeInvalidArgument {
+			t.Errorf("the host's root: %v", err)
+		}
+	})
 }
 
 func must(t testing.TB, err error) {

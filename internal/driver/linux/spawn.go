@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -42,8 +43,13 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
 			unix.CLONE_NEWUTS,
 	}
-	if r.rootless() {
-		// All that an ordinary user can give: its own id, which is the sandbox's user then. The rights to
+	switch {
+	case r.mapped():
+		// The ids are mapped once it is there, by newuidmap. Its rights survive the start of the program as
+		// ambient ones until it has become root.
+		attr.AmbientCaps = idmap.Capabilities()
+	case r.rootless():
+		// All that an ordinary user can give without: its own id, which is the sandbox's user then. The rights to
 		// set everything up survive the start of the program as ambient ones; an overlay goes on acting with
 		// those of whoever mounted it.
 		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: userID, HostID: os.Geteuid(), Size: 1}}
@@ -52,7 +58,7 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 			unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE,
 			unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_CHOWN, unix.CAP_FSETID,
 		}
-	} else {
+	default:
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(r.Base), Size: rangeSize}}
 		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
 		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}

@@ -108,8 +108,8 @@ func filesystems(plan Plan) []filesystem {
 		tmp = append(tmp, "size="+strconv.FormatInt(plan.TmpBytes, 10))
 	}
 	pts := []string{"ptmxmode=0666", "mode=0620"}
-	if plan.Rootless == nil {
-		pts = append(pts, "gid=5") // tty; a rootless sandbox has one group only
+	if !plan.oneID() {
+		pts = append(pts, "gid=5") // tty; with one id there is one group only
 	}
 	return []filesystem{
 		{kind: "proc", target: "proc", attr: strict},

@@ -60,6 +60,9 @@ type Plan struct {
 
 // Rootless says what a process mounts by itself.
 type Rootless struct {
+	// Mapped: the namespace has a range of ids, and the process, which is none of them yet, becomes its
+	// root. Else there is the one id that the process has, and it stays that.
+	Mapped bool    `json:"mapped,omitempty"`
 	Root   string  `json:"root,omitempty"`   // directory of the host that becomes the root,
 	Layers *Layers `json:"layers,omitempty"` // or what to put it together from
 	Binds  []Bind  `json:"binds"`            // parts of the host; parents come first
@@ -98,6 +101,9 @@ type Bind struct {
 
 // name says whether s is one name, without what an overlay's options are divided by.
 func name(s string) bool { return s != "" && s != "." && s != ".." && !strings.ContainsAny(s, "/:,\\") }
+
+// oneID says whether there is one user id only inside, which isn't root's.
+func (p Plan) oneID() bool { return p.Rootless != nil && !p.Rootless.Mapped }
 
 // descriptors is how many come with the plan.
 func (p Plan) descriptors() int {

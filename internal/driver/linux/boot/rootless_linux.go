@@ -3,6 +3,7 @@ package boot
 import (
 	"errors"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,54 +15,91 @@ var deviceLinks = [][2]string{
 	{"ptmx", "pts/ptmx"}, {"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
 }
 
-// ownMounts makes what a driver with rights would have sent: the root, and mounts with their places.
+// ownMounts makes what a driver with rights would have sent: the root, and mounts with their places. What is
+// the host's is opened as the user who started this process; the rest is made as whoever is root inside.
 func ownMounts(r Rootless) (fds []int, targets []string, err error) {
+	var images, binds []int
 	defer func() {
+		all := images
 		if err != nil {
-			for _, fd := range fds {
-				unix.Close(fd)
-			}
+			all = append(append(all, binds...), fds...)
+		}
+		for _, fd := range all {
+			unix.Close(fd)
 		}
 	}()
-	add := func(fd int, target string) {
-		fds = append(fds, fd)
-		targets = append(targets, target)
-	}
-	var root int
 	if r.Layers != nil {
-		root, err = layered(*r.Layers)
+		if err := unix.Chdir(r.Layers.Dir); err != nil {
+			return nil, nil, fail("enter "+r.Layers.Dir, err)
+		}
+		for _, dir := range r.Layers.Images {
+			fd, err := hostPart(dir, false)
+			if err != nil {
+				return nil, nil, err
+			}
+			images = append(images, fd)
+		}
 	} else {
-		root, err = hostPart(r.Root, true)
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	fds = append(fds, root)
-	dev, nodes, err := deviceTree()
-	if err != nil {
-		return fds, nil, err
-	}
-	add(dev, "/dev")
-	for i, fd := range nodes {
-		add(fd, "/dev/"+deviceNames[i])
+		root, err := hostPart(r.Root, true)
+		if err != nil {
+			return nil, nil, err
+		}
+		fds = append(fds, root)
 	}
 	for _, b := range r.Binds {
 		fd, err := hostPart(b.Source, b.Writable)
 		if err != nil {
 			return fds, nil, err
 		}
-		add(fd, b.Target)
+		binds = append(binds, fd)
+	}
+	if r.Mapped {
+		if err := becomeRoot(); err != nil {
+			return fds, nil, err
+		}
+	}
+	if r.Layers != nil {
+		root, err := layered(*r.Layers, images)
+		if err != nil {
+			return nil, nil, err
+		}
+		fds = append(fds, root)
+	}
+	dev, nodes, err := deviceTree()
+	if err != nil {
+		return fds, nil, err
+	}
+	fds, targets = append(fds, dev), append(targets, "/dev")
+	for i, fd := range nodes {
+		fds, targets = append(fds, fd), append(targets, "/dev/"+deviceNames[i])
+	}
+	for i, fd := range binds {
+		fds, targets = append(fds, fd), append(targets, r.Binds[i].Target)
 	}
 	return fds, targets, nil
 }
 
-// layered gives an overlay of a sandbox's own layer on an image.
-func layered(l Layers) (int, error) {
-	if err := unix.Chdir(l.Dir); err != nil {
-		return -1, fail("enter "+l.Dir, err)
+// becomeRoot makes this process root of its user namespace, with all capabilities over it that it had. Until
+// now it was the user who started it, who isn't among the ids of the namespace.
+func becomeRoot() error {
+	const op = "become root inside"
+	if err := syscall.Setgroups(nil); err != nil {
+		return fail(op, err)
 	}
-	if len(l.Images) == 1 {
-		if err := attachLayer(l.Images[0], l.Lower); err != nil {
+	if err := syscall.Setresgid(0, 0, 0); err != nil {
+		return fail(op, err)
+	}
+	if err := syscall.Setresuid(0, 0, 0); err != nil {
+		return fail(op, err)
+	}
+	unix.Umask(0) // the user's own may be too strict for a system's directories
+	return nil
+}
+
+// layered gives an overlay of a sandbox's own layer on an image. The working directory is the sandbox's.
+func layered(l Layers, images []int) (int, error) {
+	if len(images) == 1 {
+		if err := attachLayer(images[0], l.Lower); err != nil {
 			return -1, err
 		}
 		return overlay([]string{"lowerdir=" + l.Lower}, l.Upper, l.Work)
@@ -77,14 +115,14 @@ func layered(l Layers) (int, error) {
 	if err := unix.Chdir(l.Lower); err != nil {
 		return -1, fail("enter layers", err)
 	}
-	names, options := make([]string, len(l.Images)), make([]string, len(l.Images))
-	for i, dir := range l.Images {
+	names, options := make([]string, len(images)), make([]string, len(images))
+	for i, layer := range images {
 		names[i] = LayerName(i)
 		options[i] = "lowerdir+=" + names[i]
 		if err := unix.Mkdir(names[i], 0o755); err != nil {
 			return -1, fail("make a place for a layer", err)
 		}
-		if err := attachLayer(dir, names[i]); err != nil {
+		if err := attachLayer(layer, names[i]); err != nil {
 			return -1, err
 		}
 	}
@@ -106,12 +144,7 @@ func overlay(lower []string, upper, work string) (int, error) {
 	return root, nil
 }
 
-func attachLayer(dir, place string) error {
-	layer, err := hostPart(dir, false)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(layer)
+func attachLayer(layer int, place string) error {
 	if err := unix.MoveMount(layer, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fail("attach image", err)
 	}

@@ -98,7 +98,7 @@ func run(cfg Config) error {
 	if err := scratch(plan); err != nil {
 		return err
 	}
-	if err := dropPrivileges(plan.Rootless == nil, plan.Root); err != nil {
+	if err := dropPrivileges(!plan.oneID(), plan.Root); err != nil {
 		return err
 	}
 	if err := loadFilter(cfg.Clone3); err != nil {
