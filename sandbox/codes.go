@@ -99,6 +99,11 @@ const (
 	CodeEgressNotSupported  Code = "EGRESS_NOT_SUPPORTED"
 	CodeGuestFailed         Code = "GUEST_FAILED"
 	CodeImageNotFound       Code = "IMAGE_NOT_FOUND"
+	CodeImageInvalid        Code = "IMAGE_INVALID"       // it isn't what its digests say, or can't be read
+	CodeImageNotSupported   Code = "IMAGE_NOT_SUPPORTED" // for another platform, or of a kind that is not known
+	CodeImageInUse          Code = "IMAGE_IN_USE"
+	CodeRegistryAuth        Code = "REGISTRY_AUTH_FAILED"
+	CodeRegistryError       Code = "REGISTRY_ERROR" // it can't be reached, stalls or fails
 )
 
 // Codes about the connection and everything else.

@@ -85,6 +85,11 @@ var registry = map[Code]row{
 	CodeMachineNotSupported: {501, "this machine cannot run sandboxes so", "`tongs doctor` says what would change that"},
 	CodeEgressNotSupported:  {501, "this machine cannot give sandboxes a way out", "`tongs doctor` says what would change that"},
 	CodeImageNotFound:       {404, "there is no such image, or a part of it is gone", "pull or import it: `tongs image pull`"},
+	CodeRegistryError:       {502, "the registry was not reached, stalled or failed", "try again: what was downloaded is kept"},
+	CodeRegistryAuth:        {401, "the registry refuses the credentials, or wants some", "`docker login`, as the user who runs Tongs"},
+	CodeImageInUse:          {409, "sandboxes use the image", "destroy them first, or force it: its files stay until they are gone"},
+	CodeImageNotSupported:   {501, "the image is for another platform, or of a kind that is not known", "the message says what there is"},
+	CodeImageInvalid:        {502, "the image is not what its digests say, or can't be read", "try again; then tell whoever runs the registry"},
 	CodeGuestFailed:         {500, "what runs inside the sandbox did not start, or died", "start the sandbox again; the host's log says more"},
 
 	CodeConnectionLost:     {503, "the connection broke", "connect again; what was running in the sandbox still is"},
