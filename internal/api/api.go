@@ -60,6 +60,8 @@ type Config struct {
 	Root func(ctx context.Context, session string) (string, error)
 	// Titles are those of root sessions, by id, for people. Default: none.
 	Titles func(ctx context.Context) map[string]string
+	// Project makes sandboxes start with the files of a project that has this id. Default: none do.
+	Project func(id string) fleet.Preparation
 	// Forget is told of each sandbox that was destroyed here. Default: nobody is.
 	Forget func(e fleet.Entry)
 }

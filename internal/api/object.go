@@ -135,7 +135,7 @@ func (o *object) titles(ctx context.Context, entries []fleet.Entry) map[string]s
 func infoOf(e fleet.Entry, titles map[string]string) remote.Info {
 	return remote.Info{
 		ID: e.ID, Name: e.Name, Session: e.Session, Title: titles[e.Session], State: string(e.State), Damage: e.Damage,
-		Created: e.Created, Image: e.Image, Labels: e.Labels,
+		Created: e.Created, Image: e.Image, Project: e.Project, Labels: e.Labels,
 	}
 }
 
@@ -201,8 +201,15 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 		env = append(env, k+"="+v)
 	}
 	slices.Sort(env)
+	var prepare fleet.Preparation
+	if opts.Project != "" {
+		if o.s.cfg.Project == nil {
+			return nil, sandbox.Errf(sandbox.CodeNotSupported, op, "this endpoint has no files of projects", "")
+		}
+		prepare = o.s.cfg.Project(opts.Project)
+	}
 	e, err := o.s.cfg.Fleet.Create(ctx, fleet.CreateOptions{
-		Name: opts.Name, Labels: opts.Labels, Env: env,
+		Name: opts.Name, Labels: opts.Labels, Env: env, Prepare: prepare,
 		Root:   opts.Root,
 		Limits: driver.Limits{MemoryBytes: opts.MemoryBytes, Pids: opts.Pids, CPUs: opts.CPUs, TmpBytes: opts.TmpBytes},
 	})

@@ -49,6 +49,10 @@ type Config struct {
 	Scripted bool `toml:"scripted"`
 	// Lease is how long a sandbox waits for a host before it ends itself. Default 24h.
 	Lease Duration `toml:"lease"`
+	// Project is a directory with whose files each new session's sandbox starts; it is only read. Default: none, and
+	// sessions start with an empty repository. ProjectIgnored takes what its git ignores, too.
+	Project        string `toml:"project"`
+	ProjectIgnored bool   `toml:"project_ignored"`
 	// Keys are API keys by provider, for example openai = "sk-…". The usual environment variables
 	// (OPENAI_API_KEY …) stand above them. The file must not be readable by others then.
 	Keys map[string]string `toml:"keys"`
@@ -266,6 +270,11 @@ func (c *Config) validate() error {
 	}
 	if err := c.validateAPI(); err != nil {
 		return err
+	}
+	if c.Project != "" {
+		if c.Project, err = filepath.Abs(c.Project); err != nil {
+			return fmt.Errorf("project %q: %w", c.Project, err)
+		}
 	}
 	if c.Log.Level != "" {
 		if err := new(slog.Level).UnmarshalText([]byte(c.Log.Level)); err != nil {

@@ -29,6 +29,8 @@ type sandboxCommand struct {
 	Kill    sandboxKillCommand    `cmd:"" help:"Send a signal to a process in a sandbox."`
 	Logs    sandboxLogsCommand    `cmd:"" help:"Print the output of a process."`
 	Cp      sandboxCpCommand      `cmd:"" help:"Copy files and directories into a sandbox or out of it."`
+	Diff    sandboxDiffCommand    `cmd:"" help:"Print what changed in a sandbox that has a project's files, as a patch for git apply."`
+	Pull    sandboxPullCommand    `cmd:"" help:"Bring the work of a sandbox that has a project's files back, as a new branch."`
 	Ls      sandboxLsCommand      `cmd:"" help:"List a directory of a sandbox."`
 	Cat     sandboxCatCommand     `cmd:"" help:"Print files of a sandbox."`
 	Watch   sandboxWatchCommand   `cmd:"" help:"Print what happens to the files of a directory in a sandbox."`

@@ -16,16 +16,18 @@ import (
 )
 
 type sandboxCreateCommand struct {
-	Name   string            `arg:"" optional:"" help:"1 to 40 of a-z, 0-9 and '-'. Default: made up."`
-	Reuse  bool              `help:"Take the sandbox of that name if there is one."`
-	Label  map[string]string `short:"l" placeholder:"KEY=VALUE" help:"A label (repeatable)."`
-	Env    []string          `short:"e" sep:"none" placeholder:"KEY=VALUE" help:"A variable of its commands (repeatable)."`
-	Root   bool              `help:"Its commands may also run as its root (exec --user root), to install software."`
-	Memory string            `placeholder:"SIZE" help:"What its commands may use together, such as 512MiB."`
-	Pids   int64             `help:"How many processes and threads."`
-	CPUs   float64           `name:"cpus" help:"How many CPUs."`
-	Tmp    string            `placeholder:"SIZE" help:"Size of /tmp."`
-	JSON   bool              `name:"json" help:"Print one JSON object."`
+	Name           string            `arg:"" optional:"" help:"1 to 40 of a-z, 0-9 and '-'. Default: made up."`
+	Reuse          bool              `help:"Take the sandbox of that name if there is one."`
+	Project        string            `placeholder:"DIR" help:"Start with this directory's files, as they are now. The directory is only read."`
+	ProjectIgnored bool              `name:"project-ignored" help:"Take what the project's git ignores, too."`
+	Label          map[string]string `short:"l" placeholder:"KEY=VALUE" help:"A label (repeatable)."`
+	Env            []string          `short:"e" sep:"none" placeholder:"KEY=VALUE" help:"A variable of its commands (repeatable)."`
+	Root           bool              `help:"Its commands may also run as its root (exec --user root), to install software."`
+	Memory         string            `placeholder:"SIZE" help:"What its commands may use together, such as 512MiB."`
+	Pids           int64             `help:"How many processes and threads."`
+	CPUs           float64           `name:"cpus" help:"How many CPUs."`
+	Tmp            string            `placeholder:"SIZE" help:"Size of /tmp."`
+	JSON           bool              `name:"json" help:"Print one JSON object."`
 }
 
 // Help is the long help text.
@@ -66,6 +68,14 @@ func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, 
 		return err
 	}
 	defer host.Close()
+	if c.Project != "" {
+		layer, err := takeFor(ctx, s, g, c.Project, c.ProjectIgnored)
+		if err != nil {
+			return err
+		}
+		defer layer.Close() // no earlier: nobody removes it before the sandbox has it
+		opts.Project = layer.ID
+	}
 	info, err := host.Create(ctx, opts)
 	if err != nil {
 		return err

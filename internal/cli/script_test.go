@@ -97,7 +97,8 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 	if err != nil {
 		return err
 	}
-	f := fleet.New(fleet.Config{Driver: d, Recipe: driver.Spec{Image: root}, Logger: slog.New(slog.DiscardHandler), Reserved: []string{agentHostName}})
+	p := newProjects(&Config{Home: home}, d, slog.New(slog.DiscardHandler))
+	f := fleet.New(fleet.Config{Driver: d, Recipe: driver.Spec{Image: root}, Logger: slog.New(slog.DiscardHandler), Reserved: []string{agentHostName}, Ended: func(string) { p.removed() }})
 	tokens, err := api.OpenTokens(home)
 	if err != nil {
 		return err
@@ -112,10 +113,15 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 	if s.preview, err = preview.New(preview.Config{Boxes: previewBoxes{f}, Listen: "127.0.0.1:8787", Open: true}); err != nil {
 		return err
 	}
-	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test", Surface: s.surface})
+	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test", Surface: s.surface, Project: p.prepare})
 	web := api.NewServer(server, slog.New(slog.DiscardHandler))
 	go web.Serve(connections)
+	collecting, stop := context.WithCancel(context.Background())
+	var collector sync.WaitGroup
+	collector.Go(func() { p.collect(collecting) })
 	e.Defer(func() {
+		stop()
+		collector.Wait()
 		server.Close()
 		web.Close()
 		tokens.Close()

@@ -52,6 +52,7 @@ type service struct {
 	doors     *doors.Doors
 	undo      *undo.Manager
 	egress    *egress.Keeper // nil when sandboxes have no network
+	projects  *projects
 	host      *opencode.Host
 	api       *endpoint // nil when there is none
 	front     *http.Server
@@ -120,6 +121,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 
+	s.projects = newProjects(cfg, s.driver, log.With("from", "project"))
 	var binary opencode.Binary
 	var root image.Root
 	group, groupCtx := errgroup.WithContext(ctx)
@@ -138,6 +140,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		}
 		return err
 	})
+	group.Go(func() error { return s.takeProject(groupCtx, opts.status) })
 	if err = group.Wait(); err != nil {
 		return nil, err
 	}
@@ -147,9 +150,10 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 	config := fleet.Config{Driver: s.driver, Logger: log, Recipe: recipe, Reserved: []string{agentHostName}}
+	config.Prepare, config.Ended = s.projects.prepareSession(), func(string) { s.projects.removed() }
 	if s.egress != nil {
 		config.Reached = func(ctx context.Context, box fleet.Sandbox) error { return s.egress.Serve(ctx, box.ID, box.Client) }
-		config.Ended = s.egress.End
+		config.Ended = func(id string) { s.egress.End(id); s.projects.removed() }
 	}
 	s.fleet = fleet.New(config)
 	found, err := s.fleet.Recover(ctx)
@@ -309,6 +313,7 @@ func (s *service) watch() {
 		Step:    s.undo.Prepare,
 	}
 	s.watching.Go(func() { s.host.WatchRoots(ctx, watcher) })
+	s.watching.Go(func() { s.projects.collect(ctx) })
 }
 
 // forget removes a deleted session's sandbox, and the URLs of its ports.
@@ -395,6 +400,7 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	if s.scripted != nil {
 		errs = append(errs, s.scripted.Close())
 	}
+	s.projects.close()
 	if s.driver != nil {
 		errs = append(errs, s.driver.Close())
 	}

@@ -20,6 +20,8 @@ type ServiceFlags struct {
 	OpenCodeBinary string   `name:"opencode-binary" placeholder:"FILE" env:"TONGS_OPENCODE_BINARY" help:"An own OpenCode instead of the pinned one."`
 	OpenCodeConfig string   `name:"opencode-config" placeholder:"FILE" env:"TONGS_OPENCODE_CONFIG" help:"An opencode.json, merged under what Tongs enforces."`
 	SandboxRoot    bool     `env:"TONGS_SANDBOX_ROOT" help:"Commands may also run as the root of their sandbox (tongs sandbox exec --user root). Off by default."`
+	Project        string   `placeholder:"DIR" env:"TONGS_PROJECT" help:"Each new session's sandbox starts with this directory's files, as they are then. The directory is only read."`
+	ProjectIgnored bool     `name:"project-ignored" env:"TONGS_PROJECT_IGNORED" help:"Take what the project's git ignores, too."`
 	Scripted       bool     `env:"TONGS_SCRIPTED" help:"Offer tongs/scripted, a model that follows a script (for trying things out without a key)."`
 }
 
@@ -36,6 +38,8 @@ func (f *ServiceFlags) apply(cfg *Config) error {
 		cfg.Hosts = f.Hosts
 	}
 	cfg.Sandbox.Root = cfg.Sandbox.Root || f.SandboxRoot
+	override(&cfg.Project, f.Project)
+	cfg.ProjectIgnored = cfg.ProjectIgnored || f.ProjectIgnored
 	cfg.Scripted = cfg.Scripted || f.Scripted
 	if err := cfg.validate(); err != nil {
 		return usageError{err}
@@ -50,6 +54,10 @@ offers runs in the sandboxes of its sessions, and opens the front. It runs until
 
 Ctrl-C ends everything and keeps the files. When this process is killed, sandboxes and what runs in them go
 on; the next "tongs up" takes them over. "tongs down" ends them.
+
+With --project DIR each new session's sandbox starts with the files of that directory: uncommitted changes and
+untracked files with them, what git ignores without. "tongs sandbox diff" and "tongs sandbox pull" bring the work
+back.
 
 Keys of language models come from the usual variables (ANTHROPIC_API_KEY, OPENAI_API_KEY …) or from [keys] in
 the configuration file. Neither OpenCode nor a sandbox ever has one.

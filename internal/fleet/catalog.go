@@ -59,6 +59,7 @@ type Entry struct {
 	Damage  string // why it is damaged
 	Created time.Time
 	Image   string
+	Project string            // what LabelProject says; "" for none
 	Labels  map[string]string // those that its maker gave it
 
 	key key
@@ -73,6 +74,8 @@ type CreateOptions struct {
 	Labels map[string]string
 	// Env is added to the environment of its commands, KEY=value.
 	Env []string
+	// Prepare, if set, completes its recipe.
+	Prepare Preparation
 	// Limits replace those of the recipe where they are not 0.
 	Limits driver.Limits
 	// Root lets its commands run as its root too, whatever the recipe says.
@@ -113,6 +116,7 @@ func (f *Fleet) Create(ctx context.Context, opts CreateOptions) (Entry, error) {
 		return Entry{}, sandbox.Errf(CodeTooManySandboxes, op, fmt.Sprintf("there are %d sandboxes, and no more are allowed", named), "destroy some")
 	}
 	m := f.newMember(k, newID(), false)
+	m.prepare = opts.Prepare
 	f.members[k] = m
 	f.mu.Unlock()
 	if _, err := m.reach(ctx, spec); err != nil {
@@ -120,7 +124,7 @@ func (f *Fleet) Create(ctx context.Context, opts CreateOptions) (Entry, error) {
 		return Entry{}, err
 	}
 	return Entry{
-		ID: m.id, Name: opts.Name, State: Running, Created: time.Now(), Image: HostImage, Labels: maps.Clone(opts.Labels), key: k,
+		ID: m.id, Name: opts.Name, State: Running, Created: time.Now(), Image: HostImage, Project: m.takenIn(), Labels: maps.Clone(opts.Labels), key: k,
 	}, nil
 }
 
@@ -202,7 +206,7 @@ func (f *Fleet) Catalog(ctx context.Context) ([]Entry, error) {
 		case status.Running:
 			e.State = Running
 		}
-		e.Image = cmp.Or(status.Labels[labelImage], HostImage)
+		e.Image, e.Project = cmp.Or(status.Labels[labelImage], HostImage), status.Labels[LabelProject]
 		for name, value := range status.Labels {
 			if !strings.HasPrefix(name, labelPrefix) {
 				if e.Labels == nil {

@@ -42,6 +42,9 @@ type Config struct {
 	// Recipe is how a session's sandbox is made. The fleet fills in ID and its labels.
 	Recipe driver.Spec
 	Logger *slog.Logger
+	// Prepare, if set, completes the recipe of each session's sandbox that is about to be made, unless it starts with the
+	// files of another one.
+	Prepare Preparation
 	// Reached, if set, is told of each sandbox but the reserved ones whenever a connection to it has been
 	// made, before anybody gets that. Its error is logged and keeps nobody from the sandbox. Ended is
 	// told when one has been destroyed.
@@ -53,6 +56,13 @@ type Config struct {
 	// MaxNamed is how many named sandboxes Create makes. Default DefaultMaxNamed.
 	MaxNamed int
 }
+
+// Preparation completes the recipe of a sandbox that is about to be made, with its labels, which it may change. What it
+// holds for that is let go by release, once the sandbox is there or has failed. It may take minutes.
+type Preparation func(ctx context.Context, spec *driver.Spec) (release func(), err error)
+
+// LabelProject is the label in which a Preparation notes which project's files a sandbox has. Forks have it, too.
+const LabelProject = "tongs.project"
 
 // Fleet is safe for use by many goroutines.
 type Fleet struct {
@@ -96,7 +106,9 @@ func (f *Fleet) Recover(ctx context.Context) (int, error) {
 		if !ok {
 			continue
 		}
-		f.members[k] = f.newMember(k, status.ID, true)
+		m := f.newMember(k, status.ID, true)
+		m.project = status.Labels[LabelProject]
+		f.members[k] = m
 		found++
 	}
 	return found, nil
@@ -247,6 +259,9 @@ func (f *Fleet) reach(ctx context.Context, k key, spec driver.Spec) (Sandbox, er
 	m, ok := f.members[k]
 	if !ok {
 		m = f.newMember(k, newID(), false)
+		if k.label == labelSession {
+			m.prepare = f.cfg.Prepare
+		}
 		f.members[k] = m
 	}
 	f.mu.Unlock()

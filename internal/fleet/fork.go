@@ -62,7 +62,7 @@ func (f *Fleet) Fork(ctx context.Context, from string, begin func(context.Contex
 		return root, err
 	}
 	m := f.newMember(k, newID(), false)
-	m.from = source.id
+	m.from, m.project = source.id, source.takenIn()
 	f.members[k] = m
 	f.mu.Unlock()
 	_, err = m.reach(ctx, f.cfg.Recipe)

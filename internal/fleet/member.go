@@ -17,8 +17,11 @@ type member struct {
 	id    string
 	from  string // the sandbox with whose files it starts; "": an image's
 
+	prepare Preparation // nil: the recipe is complete
+
 	mu      sync.Mutex
-	made    bool // the driver has it
+	project string // whose files it has
+	made    bool   // the driver has it
 	retired bool
 	client  *sandbox.Client
 	attempt *attempt
@@ -69,7 +72,7 @@ func (m *member) reach(ctx context.Context, spec driver.Spec) (*sandbox.Client, 
 // try connects: to the running guest, else to one that it starts, else to one that it makes.
 func (m *member) try(a *attempt, spec driver.Spec) {
 	limit := startTimeout
-	if m.from != "" {
+	if m.from != "" || m.prepare != nil {
 		limit = forkTimeout
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -100,7 +103,7 @@ func (m *member) try(a *attempt, spec driver.Spec) {
 			spec.Labels = make(map[string]string)
 		}
 		spec.Labels[m.key.label] = m.key.value
-		if err = m.fleet.cfg.Driver.Create(ctx, spec); err == nil {
+		if err = m.make(ctx, spec); err == nil {
 			made = true
 			client, err = sandbox.Connect(ctx, m.fleet.dialer(m.id))
 		}
@@ -126,6 +129,33 @@ func (m *member) try(a *attempt, spec driver.Spec) {
 		log.Info("sandbox "+how, "milliseconds", time.Since(began).Milliseconds())
 	}
 	close(a.done)
+}
+
+// make has the driver make it, from a recipe that is completed first. spec.Labels are its own already.
+func (m *member) make(ctx context.Context, spec driver.Spec) error {
+	switch {
+	case m.from != "":
+		if project := m.takenIn(); project != "" {
+			spec.Labels[LabelProject] = project
+		}
+	case m.prepare != nil:
+		release, err := m.prepare(ctx, &spec)
+		if err != nil {
+			return err
+		}
+		defer release()
+		m.mu.Lock()
+		m.project = spec.Labels[LabelProject]
+		m.mu.Unlock()
+	}
+	return m.fleet.cfg.Driver.Create(ctx, spec)
+}
+
+// takenIn says whose files it has, "" for no project's.
+func (m *member) takenIn() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.project
 }
 
 // retire drops the connection for good and waits for an attempt that is under way, which then leaves

@@ -74,7 +74,8 @@ git -c pack.threads=1 pack-objects --revs --stdout -q <"$work/wanted"
 // Work is what a sandbox has to bring out, checked, in a repository of its own.
 type Work struct {
 	layer   *Layer
-	dir     string // thrown away by Close
+	dir     string   // thrown away by Close
+	lock    *os.File // keeps GC away from it
 	program string
 	git     *git
 
@@ -99,14 +100,14 @@ type BringOptions struct {
 	OutsideLinks bool
 }
 
-// Bring asks a sandbox that was made from a layer for its work. tmp is an existing directory of ours.
-func Bring(ctx context.Context, box Box, l *Layer, tmp string, opts BringOptions) (_ *Work, err error) {
+// Bring asks a sandbox that was made from a layer for its work. The caller closes it, and the layer after it.
+func (s *Store) Bring(ctx context.Context, box Box, l *Layer, opts BringOptions) (_ *Work, err error) {
 	const op = "bring out work"
 	program, err := findGit()
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp(tmp, ".bring-")
+	dir, err := os.MkdirTemp(s.dir, bringPrefix)
 	if err != nil {
 		return nil, workError(op, err)
 	}
@@ -117,6 +118,9 @@ func Bring(ctx context.Context, box Box, l *Layer, tmp string, opts BringOptions
 			err = workError(op, err)
 		}
 	}()
+	if w.lock, err = lock(dir); err != nil {
+		return nil, err
+	}
 	if err := w.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -130,7 +134,12 @@ func Bring(ctx context.Context, box Box, l *Layer, tmp string, opts BringOptions
 }
 
 // Close throws the repository away.
-func (w *Work) Close() { _ = os.RemoveAll(w.dir) }
+func (w *Work) Close() {
+	_ = os.RemoveAll(w.dir) // what is left of it, GC removes
+	if w.lock != nil {
+		w.lock.Close()
+	}
+}
 
 // workError gives an error its code and operation.
 func workError(op string, err error) error {

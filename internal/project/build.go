@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -41,7 +40,6 @@ type builder struct {
 	mu      sync.Mutex // of done, told, changed, hidden
 	changed []string
 	hidden  []string
-	count   atomic.Int64
 }
 
 // build makes a layer of a state. It gives the paths that were not as they had been looked at.
@@ -61,10 +59,7 @@ func (s *Store) build(sc *scanner, st *state, prev *Layer) (l *Layer, changed []
 	if err := os.Mkdir(l.dir, 0o755); err != nil {
 		return l, nil, err
 	}
-	if l.lock, err = os.Open(l.dir); err != nil {
-		return l, nil, err
-	}
-	if err := unix.Flock(int(l.lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+	if l.lock, err = lock(l.dir); err != nil {
 		return l, nil, err
 	}
 	b := &builder{ctx: sc.ctx, sc: sc, st: st, l: l, old: -1, told: time.Now()}

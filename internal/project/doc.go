@@ -8,7 +8,7 @@
 // with the layer before (links between layers, never to the directory). The directory is only read, and is not
 // visible in any sandbox.
 //
-// Out: [Bring] asks the git in a sandbox for what is new, as a pack of objects, and everything about it is hostile: it is
+// Out: [Store.Bring] asks the git in a sandbox for what is new, as a pack of objects, and everything about it is hostile: it is
 // checked by index-pack --strict into a repository of its own that is thrown away afterwards, whose configuration is ours.
 // [Work.Diff] makes a patch of it, [Work.Pull] a new branch in the directory's repository. Neither opens the sandbox's
 // repository, runs anything that it or the project configures, or touches a work tree or an index.

@@ -121,16 +121,13 @@ func (l *Layer) Close() {
 	}
 }
 
-func (l *Layer) git(program string) *git {
-	return ourGit(program, filepath.Join(l.Root(), inside, ".git"), "")
-}
-
 // Names in the directory of a layer.
 const (
 	aboutFile    = "layer.json"
 	manifestFile = "manifest"
 	newPrefix    = ".new-"
 	gonePrefix   = ".gone-"
+	bringPrefix  = ".bring-" // of a Work
 )
 
 var validID = regexp.MustCompile(`^[a-z0-9]{26}$`)
@@ -351,18 +348,14 @@ func (s *Store) Get(id string) (*Layer, error) {
 		return nil, gone(nil)
 	}
 	dir := filepath.Join(s.dir, id)
-	lock, err := os.Open(dir)
+	held, err := lock(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, &sandbox.Error{Code: sandbox.CodePermissionDenied, Op: op, Message: err.Error(), Hint: "be the user who runs `tongs up`", Err: err}
+	}
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return nil, &sandbox.Error{Code: sandbox.CodePermissionDenied, Op: op, Message: err.Error(), Hint: "be the user who runs `tongs up`", Err: err}
-		}
 		return nil, gone(err)
 	}
-	l := &Layer{ID: id, dir: dir, lock: lock}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
-		l.Close()
-		return nil, gone(err)
-	}
+	l := &Layer{ID: id, dir: dir, lock: held}
 	data, err := os.ReadFile(filepath.Join(dir, aboutFile)) // by the name: it may be gone since it was opened
 	if err == nil {
 		err = json.Unmarshal(data, &l.about)
@@ -375,6 +368,19 @@ func (s *Store) Get(id string) (*Layer, error) {
 		return nil, gone(err)
 	}
 	return l, nil
+}
+
+// lock keeps a directory from being removed until what it gives is closed.
+func lock(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "lock", Path: dir, Err: err}
+	}
+	return f, nil
 }
 
 // finish gives a layer its name, by which others find it.
@@ -420,7 +426,7 @@ func (s *Store) GC(ctx context.Context, used func(context.Context) (map[string]b
 	}()
 	for _, e := range all {
 		name := e.Name()
-		if !validID.MatchString(name) && !strings.HasPrefix(name, newPrefix) && !strings.HasPrefix(name, gonePrefix) {
+		if !validID.MatchString(name) && !slices.ContainsFunc([]string{newPrefix, gonePrefix, bringPrefix}, func(p string) bool { return strings.HasPrefix(name, p) }) {
 			continue
 		}
 		f, err := os.Open(filepath.Join(s.dir, name))

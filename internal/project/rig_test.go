@@ -207,7 +207,7 @@ func (b *box) Run(ctx context.Context, spec sandbox.ProcessSpec, stdin io.Reader
 
 func (r *rig) bring(l *project.Layer, b *box) *project.Work {
 	r.t.Helper()
-	w, err := project.Bring(r.t.Context(), b, l, r.home, project.BringOptions{})
+	w, err := r.store.Bring(r.t.Context(), b, l, project.BringOptions{})
 	if err != nil {
 		r.t.Fatal(err)
 	}

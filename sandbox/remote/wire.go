@@ -32,6 +32,7 @@ type Info struct {
 	Damage  string            `json:"damage,omitempty"`  // why it cannot be started
 	Created time.Time         `json:"created"`
 	Image   string            `json:"image"`
+	Project string            `json:"project,omitempty"` // the id of the project's files that it was made with
 	Labels  map[string]string `json:"labels,omitempty"`
 	// Guest is what its guest says; only Inspect asks for it, and only while it runs.
 	Guest *sandbox.GuestInfo `json:"guest,omitempty"`
@@ -47,6 +48,10 @@ type CreateOptions struct {
 	Reuse bool `json:"reuse,omitempty"`
 	// Image is "" or "host": the host's own toolchain. There is no other yet.
 	Image string `json:"image,omitempty"`
+	// Project is the id of the files of a project that it starts with: those that `tongs sandbox create --project`
+	// has put into the home, or that another sandbox has. A directory cannot be named here: whoever has a token
+	// would read this machine's files with it.
+	Project string `json:"project,omitempty"`
 	// Labels are kept with the sandbox: 32 of 63 bytes, with values of 256.
 	Labels map[string]string `json:"labels,omitempty"`
 	// Env is added to the environment of its commands.
