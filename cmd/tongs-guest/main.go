@@ -93,6 +93,9 @@ func run(fd int) error {
 		if err := boot.Run(b.Setup); err != nil {
 			return err
 		}
+		if b.Guest.Restrict, err = boot.Fence(b.Guest.User.AlsoRoot); err != nil {
+			return err
+		}
 	}
 	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcs))
 	debug.SetGCPercent(gcPercent)

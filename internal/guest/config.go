@@ -81,6 +81,11 @@ type Config struct {
 	// process does, and other code in it may have children of its own.
 	Exclusive bool `json:"-"`
 
+	// Restrict is called once on the thread that starts all commands, before the
+	// first: what it does to that thread holds for them, and not for the guest.
+	// Nil is nothing.
+	Restrict func() error `json:"-"`
+
 	// Version is what the guest says it is.
 	Version string `json:"-"`
 }

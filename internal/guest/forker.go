@@ -14,7 +14,8 @@ func (plainForker) run(f func()) { f() }
 func (plainForker) close()       {}
 
 // threadForker forks on one operating system thread that has written itself into
-// the commands' control groups (version 1, where a group holds threads). Its
+// the commands' control groups (version 1, where a group holds threads), and is
+// restricted as they shall be. Its
 // children are born there, so nothing has to be moved: moving costs a grace
 // period, and leaves a moment in which a command is without limits.
 type threadForker struct {
@@ -22,17 +23,17 @@ type threadForker struct {
 	done chan struct{}
 }
 
-func newThreadForker(tasks []int) (*threadForker, error) {
+func newThreadForker(tasks []int, restrict func() error) (*threadForker, error) {
 	t := &threadForker{work: make(chan func()), done: make(chan struct{})}
 	ready := make(chan error)
-	go t.loop(tasks, ready)
+	go t.loop(tasks, restrict, ready)
 	if err := <-ready; err != nil {
 		return nil, err
 	}
 	return t, nil
 }
 
-func (t *threadForker) loop(tasks []int, ready chan<- error) {
+func (t *threadForker) loop(tasks []int, restrict func() error, ready chan<- error) {
 	// Never unlocked: the thread ends with the goroutine, since no other one
 	// may run in these groups.
 	runtime.LockOSThread()
@@ -41,7 +42,7 @@ func (t *threadForker) loop(tasks []int, ready chan<- error) {
 		// the whole process belongs when memory is short. While it is held
 		// here, another goroutine gets another thread.
 		other := make(chan error)
-		go t.loop(tasks, other)
+		go t.loop(tasks, restrict, other)
 		ready <- <-other
 		runtime.UnlockOSThread()
 		return
@@ -50,6 +51,12 @@ func (t *threadForker) loop(tasks []int, ready chan<- error) {
 		// "0" is the writing thread.
 		if _, err := unix.Write(fd, []byte("0")); err != nil {
 			ready <- fmt.Errorf("guest: enter the commands' control group: %w", err)
+			return
+		}
+	}
+	if restrict != nil {
+		if err := restrict(); err != nil {
+			ready <- fmt.Errorf("guest: restrict commands: %w", err)
 			return
 		}
 	}

@@ -45,10 +45,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer ln.Close()
 	var fk forker = plainForker{}
-	if cfg.Cgroup.Version == 1 {
+	if cfg.Cgroup.Version == 1 || cfg.Restrict != nil {
 		// Before the rights are changed: the descriptors were opened with
 		// the host's, but the kernel looks at the writer's too.
-		t, err := newThreadForker(cfg.Cgroup.TasksFDs)
+		t, err := newThreadForker(cfg.Cgroup.TasksFDs, cfg.Restrict)
 		if err != nil {
 			return err
 		}

@@ -29,7 +29,7 @@ const oldestMajor, oldestMinor = 5, 19
 func (d *Driver) Check(ctx context.Context) []driver.Finding {
 	var all []driver.Finding
 	for _, check := range []func() driver.Finding{
-		checkKernel, d.checkRights, checkNamespaces, checkOverlay, checkMemfd, d.checkCgroups, checkSwap, d.checkSpace, d.checkGuest,
+		checkKernel, d.checkRights, checkNamespaces, checkLandlock, checkOverlay, checkMemfd, d.checkCgroups, checkSwap, d.checkSpace, d.checkGuest,
 	} {
 		all = append(all, check())
 	}

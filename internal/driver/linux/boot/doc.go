@@ -5,7 +5,8 @@
 // that the driver has prepared with rights that nobody inside has, and a Plan. Run assembles them,
 // mounts a fresh /proc, /sys, /tmp, /dev/pts, /dev/shm and /dev/mqueue, forbids user
 // namespaces below its own, changes root, drops the host's files and every capability that the guest
-// doesn't need, puts a filter of system calls on itself and all its descendants, and answers. If the driver goes away
+// doesn't need, puts a filter of system calls on itself and all its descendants, and answers. (Fence is
+// for commands alone, so the guest asks for it.) If the driver goes away
 // before it has sent its message, Run fails and the process is expected to exit; nothing is left then,
 // because the driver's mounts were never attached anywhere.
 //
