@@ -195,7 +195,7 @@ func refusal(program, said string, err error) error {
 	e := &sandbox.Error{Code: sandbox.CodeMachineNotSupported, Op: "map user ids", Message: message, Err: err}
 	switch {
 	case strings.Contains(said, "not allowed"):
-		e.Hint = "the ids are not (or no more) this user's in /etc/subuid and /etc/subgid; give them back, or begin with an empty TONGS_HOME; a range: " + grant()
+		e.Hint = "the ids are not (or no more) this user's in /etc/subuid and /etc/subgid; give them back, or begin with an empty TONGS_HOME; a range: " + Grant()
 	case strings.Contains(said, "Operation not permitted"):
 		e.Hint = "something keeps " + program + " from its rights: a container without CAP_SETUID and CAP_SETGID, nosuid, or AppArmor; `tongs doctor` tells more"
 	case strings.Contains(said, "user name"):

@@ -49,10 +49,10 @@ func fromFiles() (Map, error) {
 	m := Map{UIDs: arrange(uids), GIDs: arrange(gids)}
 	if m.IDs() < Least {
 		return Map{}, missing(fmt.Sprintf("/etc/subuid gives this user %d ids and /etc/subgid %d; %d is the least that is of use, and all that a sandbox can have is %d",
-			count(uids), count(gids), Least, Full), grant(), nil)
+			count(uids), count(gids), Least, Full), Grant(), nil)
 	}
 	if err := m.Check(); err != nil {
-		return Map{}, missing("/etc/subuid and /etc/subgid: "+err.Error(), "give this user one range: "+grant(), err)
+		return Map{}, missing("/etc/subuid and /etc/subgid: "+err.Error(), "give this user one range: "+Grant(), err)
 	}
 	return m, nil
 }
@@ -133,8 +133,8 @@ func loginNames() []string {
 // firstGiven is where useradd begins to hand out ids (SUB_UID_MIN in login.defs(5)).
 const firstGiven = 100_000
 
-// grant is the command that gives the calling user a full range, of ids that the files give to nobody yet.
-func grant() string {
+// Grant is the command that gives the calling user a full range, of ids that the files give to nobody yet.
+func Grant() string {
 	names := loginNames()
 	who := names[len(names)-1]
 	from := uint64(firstGiven)

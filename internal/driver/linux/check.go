@@ -27,9 +27,9 @@ const oldestMajor, oldestMinor = 5, 19
 // Check looks at what the driver needs, one thing after the other, and in the end makes a sandbox and
 // removes it again.
 func (d *Driver) Check(ctx context.Context) []driver.Finding {
-	var all []driver.Finding
+	all := append([]driver.Finding{checkKernel()}, d.checkUser()...)
 	for _, check := range []func() driver.Finding{
-		checkKernel, d.checkRights, checkNamespaces, checkLandlock, checkOverlay, checkMemfd, d.checkCgroups, checkSwap, d.checkSpace, d.checkGuest,
+		checkNamespaces, checkLandlock, checkOverlay, checkMemfd, d.checkCgroups, checkSwap, d.checkSpace, d.checkGuest,
 	} {
 		all = append(all, check())
 	}
@@ -65,29 +65,6 @@ func sysctl(name string) (n int, ok bool) {
 	}
 	n, err = strconv.Atoi(strings.TrimSpace(string(data)))
 	return n, err == nil
-}
-
-// checkRights says what this process is allowed to do about user namespaces.
-func (d *Driver) checkRights() driver.Finding {
-	const name = "rights"
-	if !d.rootless {
-		return finding(name, driver.OK, "root: each sandbox has 65,536 user ids of its own", "")
-	}
-	for _, s := range []struct {
-		key     string
-		refuses func(int) bool
-		cure    string
-	}{
-		{"kernel/unprivileged_userns_clone", func(n int) bool { return n == 0 }, "sudo sysctl -w kernel.unprivileged_userns_clone=1"},
-		{"kernel/apparmor_restrict_unprivileged_userns", func(n int) bool { return n != 0 }, "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that gives tongs userns"},
-		{"user/max_user_namespaces", func(n int) bool { return n == 0 }, "sudo sysctl -w user.max_user_namespaces=65536"},
-	} {
-		if n, ok := sysctl(s.key); ok && s.refuses(n) {
-			return finding(name, driver.Failure, fmt.Sprintf("%s=%d keeps ordinary users from making user namespaces", strings.ReplaceAll(s.key, "/", "."), n), s.cure+"; or run tongs as root")
-		}
-	}
-	return finding(name, driver.Warning, "an ordinary user: a sandbox has one user id only, on the host your own; commands have no limits of memory and processes, and can't become root inside",
-		"run tongs as root for 65,536 ids in each sandbox, and limits")
 }
 
 func checkNamespaces() driver.Finding {

@@ -188,7 +188,7 @@ func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mo
 	}
 	defer userns.Close()
 	if err := privateMounts(); err != nil {
-		return nil, driver.Wrap("make mount namespace", err)
+		return nil, refusal("make mount namespace", makingNamespaces, err)
 	}
 	return assemble(r, dir, int(userns.Fd()), files)
 }
@@ -440,6 +440,12 @@ func explainLaunch(op string, err error, said string) error {
 		message += "; the guest said: " + said
 	}
 	e := &sandbox.Error{Code: driver.CodeGuestFailed, Op: op, Message: message, Err: err, Hint: "run `tongs doctor`"}
+	if failure := (*boot.Failure)(nil); errors.As(err, &failure) && refused(failure) && failure.Errno != syscall.ENOSPC {
+		if why, cure := lookAround().explain(makingMounts, failure); why != "" {
+			e.Code, e.Message, e.Hint = driver.CodeUnsupported, why+": "+message, cure
+			return e
+		}
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) && errno == syscall.ENOSPC {
 		e.Code, e.Hint = sandbox.CodeNoSpace, "free some space or inodes on the file system that holds TONGS_HOME"

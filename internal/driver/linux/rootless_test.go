@@ -4,6 +4,7 @@ package linux_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -134,6 +135,17 @@ func TestWithRanges(t *testing.T) {
 			t.Errorf("left over: %v %v", left, err)
 		}
 	})
+	t.Run("OneKey", func(t *testing.T) {
+		d := open(t, linux.Config{})
+		before := keys(t)
+		for _, id := range []string{"a", "b", "c", "d", "e", "f"} {
+			must(t, d.Create(t.Context(), driver.Spec{ID: id, Image: root}))
+			defer d.Destroy(context.WithoutCancel(t.Context()), id)
+		}
+		if n := keys(t) - before; n > 2 { // two threads may both be the first
+			t.Errorf("six sandboxes took %d of the keys that a user may have", n)
+		}
+	})
 	t.Run("ForeignIDs", func(t *testing.T) {
 		d := open(t, linux.Config{})
 		other := root
@@ -147,6 +159,20 @@ func TestWithRanges(t *testing.T) {
 			t.Errorf("the host's root: %v", err)
 		}
 	})
+}
+
+// keys is how many keys this user has: proc_key_users(5).
+func keys(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/key-users")
+	must(t, err)
+	for line := range strings.Lines(string(data)) {
+		var uid, usage, n int
+		if _, err := fmt.Sscanf(strings.TrimSpace(line), "%d: %d %d/", &uid, &usage, &n); err == nil && uid == os.Getuid() {
+			return n
+		}
+	}
+	return 0
 }
 
 func must(t testing.TB, err error) {

@@ -22,12 +22,16 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 	if err := ownDescriptors(); err != nil {
 		return 0, driver.Wrap("keep this process's descriptors", err)
 	}
-	if err := newKeyring(); err != nil {
+	keyring := newKeyring
+	if r.rootless() {
+		keyring = sharedKeyring
+	}
+	if err := keyring(); err != nil {
 		return 0, driver.Wrap("make session keyring", err)
 	}
 	if !r.rootless() {
 		if err := becomeOwner(r.Base); err != nil {
-			return 0, driver.Wrap("become owner of the user namespace", err)
+			return 0, refusal("become owner of the user namespace", makingNamespaces, err)
 		}
 	}
 	// Nothing that descends from this thread gains privileges by running a program, the guest included.
@@ -97,6 +101,12 @@ func adopt(pid int) (*process, error) {
 // spawnError says why namespaces couldn't be made, and what helps.
 func spawnError(err error) error {
 	e := &sandbox.Error{Code: driver.CodeUnsupported, Op: "make namespaces", Message: err.Error(), Err: err}
+	if refused(err) {
+		if why, cure := lookAround().explain(makingNamespaces, err); why != "" {
+			e.Message, e.Hint = why+": "+err.Error(), cure
+			return e
+		}
+	}
 	switch {
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EUSERS):
 		e.Message = "the kernel allows no more namespaces: " + err.Error()

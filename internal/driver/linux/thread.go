@@ -5,6 +5,7 @@ package linux
 import (
 	"os"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -50,6 +51,34 @@ func newKeyring() error {
 	}
 	return nil
 }
+
+// sharedKeyring is newKeyring for an ordinary user, who may have 200 keys (kernel.keys.maxkeys) for more
+// sandboxes than that: all of them have one session keyring, empty, and nobody may put anything into it.
+// (Nor could they: the calls for keys are refused inside.) It is found by its name.
+func sharedKeyring() error {
+	name, err := unix.BytePtrFromString("tongs-sandboxes")
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, uintptr(unsafe.Pointer(name)), 0)
+	if errno == unix.ENOSYS || errno == unix.EPERM {
+		return nil
+	}
+	if errno != 0 {
+		return os.NewSyscallError("keyctl", errno)
+	}
+	// keyctl(2): view and search, for who has it and for its owner. It stays as it is when another thread has
+	// said so already, which takes away the right to.
+	const perm = (keyView|keySearch)<<24 | (keyView|keySearch)<<16
+	_ = unix.KeyctlSetperm(unix.KEY_SPEC_SESSION_KEYRING, perm)
+	return nil
+}
+
+// Rights to a key, KEY_USR_VIEW and so on in linux/key.h without the byte that says whose.
+const (
+	keyView   = 0x01
+	keySearch = 0x08
+)
 
 // becomeOwner makes the calling thread act as a user id that has all rights of root: what it creates
 // next, a user namespace above all, belongs to that id, and the kernel charges that id for it.

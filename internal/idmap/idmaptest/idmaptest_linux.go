@@ -30,7 +30,9 @@ var Alice = User{Name: "alice", ID: 42425,
 }
 
 // CombinedOutput runs a command as the user, and is like exec.Cmd's. It needs root, and newuidmap for ranges.
-func (u User) CombinedOutput(t testing.TB, cmd *exec.Cmd) ([]byte, error) {
+// before are called as root in the mount namespace of the command, by the thread that starts it; what they
+// change of that thread holds for the command.
+func (u User) CombinedOutput(t testing.TB, cmd *exec.Cmd, before ...func() error) ([]byte, error) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root can become another user")
@@ -69,6 +71,11 @@ func (u User) CombinedOutput(t testing.TB, cmd *exec.Cmd) ([]byte, error) {
 			}
 			for name := range files {
 				if err := show(filepath.Join(dir, name), "/etc/"+name); err != nil {
+					return err
+				}
+			}
+			for _, f := range before {
+				if err := f(); err != nil {
 					return err
 				}
 			}
