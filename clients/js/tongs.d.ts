@@ -70,6 +70,8 @@ export interface CreateOptions {
   pids?: number;
   cpus?: number;
   tmpBytes?: number;
+  diskBytes?: number;
+  diskFiles?: number;
 }
 
 export interface SandboxInfo {

@@ -180,7 +180,7 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 	if len(opts.Env) > 1000 {
 		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, op, "there are more than 1,000 variables", "write them to a file that commands read")
 	}
-	if opts.MemoryBytes < 0 || opts.Pids < 0 || opts.CPUs < 0 || opts.TmpBytes < 0 {
+	if opts.MemoryBytes < 0 || opts.Pids < 0 || opts.CPUs < 0 || opts.TmpBytes < 0 || opts.DiskBytes < 0 || opts.DiskFiles < 0 {
 		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, op, "a limit is negative", "leave it out for the configured one")
 	}
 	if opts.Reuse && opts.Name != "" {
@@ -211,7 +211,7 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 	e, err := o.s.cfg.Fleet.Create(ctx, fleet.CreateOptions{
 		Name: opts.Name, Labels: opts.Labels, Env: env, Prepare: prepare,
 		Root:   opts.Root,
-		Limits: driver.Limits{MemoryBytes: opts.MemoryBytes, Pids: opts.Pids, CPUs: opts.CPUs, TmpBytes: opts.TmpBytes},
+		Limits: driver.Limits{MemoryBytes: opts.MemoryBytes, Pids: opts.Pids, CPUs: opts.CPUs, TmpBytes: opts.TmpBytes, DiskBytes: opts.DiskBytes, DiskFiles: opts.DiskFiles},
 	})
 	if opts.Reuse && sandbox.CodeOf(err) == sandbox.CodeAlreadyExists {
 		if e, err := o.s.cfg.Fleet.Lookup(opts.Name); err == nil && e.Name == opts.Name {

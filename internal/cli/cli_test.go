@@ -72,6 +72,11 @@ func TestMistakes(t *testing.T) {
 		{"wrong type", []string{"up", "--config", write(t, "c.toml", "[sandbox]\npids = \"many\"\n")}, 2, `c.toml:2:`},
 		{"wrong size", []string{"up", "--config", write(t, "c.toml", "[sandbox]\nmemory = \"lots\"\n")}, 2, `"lots" is not a size: write 512MiB`},
 		{"a limit that no shell fits in", []string{"up", "--config", write(t, "c.toml", "[sandbox]\npids = 1\n")}, 2, `sandbox.pids = 1: no tool can run with fewer than 16`},
+		{"a disk that nothing fits on", []string{"up", "--config", write(t, "c.toml", "[sandbox]\ndisk = \"1MiB\"\n")}, 2, `sandbox.disk: no project fits into less than 16MiB`},
+		{"few files", []string{"up", "--config", write(t, "c.toml", "[sandbox]\ndisk_files = 5\n")}, 2, `sandbox.disk_files = 5: no project fits into fewer than 1000`},
+		{"no size of a storage", []string{"up", "--storage", "much"}, 2, `--storage: "much" is not a size`},
+		{"a storage that is too small", []string{"up", "--storage", "1MiB"}, 2, `storage.size: a file system for sandboxes has at least 64MiB`},
+		{"a fix of nothing", []string{"doctor", "--fix"}, 2, `tongs doctor --leaks --fix`},
 		{"opencode.json that is not there", []string{"up", "--opencode-config", "/nowhere/opencode.json"}, 2, `check the path given with --opencode-config`},
 		{"broken TOML", []string{"up", "--config", write(t, "c.toml", "listen = \n")}, 2, `c.toml:1:`},
 		{"no such configuration", []string{"up", "--config", "/nowhere/c.toml"}, 2, `cannot be read`},
@@ -222,4 +227,29 @@ func FuzzSizes(f *testing.F) {
 			t.Errorf("%q became %d", text, d)
 		}
 	})
+}
+
+// TestLeaks finds and removes what is left of a sandbox, and finds nothing where there is nothing.
+func TestLeaks(t *testing.T) {
+	home := filepath.Join(t.TempDir(), "home")
+	code, out, errs := runMain(t, "doctor", "--leaks", "--home", home)
+	if code != 0 || !strings.Contains(out, "nothing is left") || len(entries(t, home)) > 0 {
+		t.Errorf("no home: %d\n%s%s%v", code, out, errs, entries(t, home))
+	}
+	dir := filepath.Join(home, "sandboxes", ".new-cut-short")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs = runMain(t, "doctor", "--leaks", "--home", home)
+	if code != 1 || out != "left: directory "+dir+"\n→ tongs doctor --leaks --fix\n" {
+		t.Errorf("a leak: %d\n%s%s", code, out, errs)
+	}
+	code, out, errs = runMain(t, "doctor", "--leaks", "--fix", "--json", "--home", home)
+	var answer struct{ Left, Removed []string }
+	if err := json.Unmarshal([]byte(out), &answer); err != nil || code != 0 || len(answer.Left) != 0 || len(answer.Removed) != 1 {
+		t.Errorf("the fix: %d, %v\n%s%s", code, err, out, errs)
+	}
+	if _, err := os.Stat(dir); err == nil {
+		t.Error("it is still there")
+	}
 }

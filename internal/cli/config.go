@@ -60,7 +60,9 @@ type Config struct {
 	Sandbox   Sandbox `toml:"sandbox"`
 	AgentHost Limits  `toml:"agent_host"`
 	Network   Network `toml:"network"`
-	Log       struct {
+	// Storage says what disk all sandboxes share.
+	Storage Storage `toml:"storage"`
+	Log     struct {
 		Level  string `toml:"level"`  // debug, info, warn, error
 		Format string `toml:"format"` // text, json
 	} `toml:"log"`
@@ -79,10 +81,26 @@ type Limits struct {
 	Pids   int64   `toml:"pids"`   // processes and threads, default 512 (agent host: 1024)
 	CPUs   float64 `toml:"cpus"`   // default 0: no limit
 	Tmp    Bytes   `toml:"tmp"`    // size of /tmp, default 1GiB
+
+	// What the sandbox may keep on disk beside its image. Default 10GiB and 1,000,000 files, directories and
+	// links where the machine can hold it to that, else no limit (tongs doctor says which). A limit that is set
+	// and can't be kept is an error.
+	Disk      Bytes `toml:"disk"`
+	DiskFiles int64 `toml:"disk_files"`
+}
+
+// Storage says what disk the sandboxes have together.
+type Storage struct {
+	// Size of a file system of their own, $TONGS_HOME/storage.img, which is made, and grown when this grows. It
+	// needs root. Default: none, they are on the disk of the home.
+	Size Bytes `toml:"size"`
+	// Reserve is what must be free on the disk of the sandboxes for another one to be made. Default: a twentieth
+	// of it, at most 2GiB.
+	Reserve Bytes `toml:"reserve"`
 }
 
 func (l Limits) driver() driver.Limits {
-	return driver.Limits{MemoryBytes: int64(l.Memory), Pids: l.Pids, CPUs: l.CPUs, TmpBytes: int64(l.Tmp)}
+	return driver.Limits{MemoryBytes: int64(l.Memory), Pids: l.Pids, CPUs: l.CPUs, TmpBytes: int64(l.Tmp), DiskBytes: int64(l.Disk), DiskFiles: l.DiskFiles}
 }
 
 // Network says what programs in sandboxes reach.
@@ -135,6 +153,11 @@ func (b *Bytes) UnmarshalText(text []byte) error {
 const (
 	minPids         = 16
 	minMemory Bytes = 64 << 20
+
+	minDisk      Bytes = 16 << 20
+	minDiskFiles       = 1000
+
+	minStorage Bytes = 64 << 20
 )
 
 const (
@@ -289,6 +312,9 @@ func (c *Config) validate() error {
 	if _, err := c.Network.policy(os.LookupEnv); err != nil {
 		return fmt.Errorf("network: %w", err)
 	}
+	if size := c.Storage.Size; size != 0 && size < minStorage {
+		return fmt.Errorf("storage.size: a file system for sandboxes has at least 64MiB (--storage 50GiB)")
+	}
 	for name, limits := range map[string]Limits{"sandbox": c.Sandbox.Limits, "agent_host": c.AgentHost} {
 		switch {
 		case limits.CPUs < 0:
@@ -297,6 +323,10 @@ func (c *Config) validate() error {
 			return fmt.Errorf("%s.pids = %d: no tool can run with fewer than %d", name, limits.Pids, minPids)
 		case limits.Memory != 0 && limits.Memory < minMemory:
 			return fmt.Errorf("%s.memory: no tool can run with less than 64MiB", name)
+		case limits.Disk != 0 && limits.Disk < minDisk:
+			return fmt.Errorf("%s.disk: no project fits into less than 16MiB", name)
+		case limits.DiskFiles < 0 || limits.DiskFiles > 0 && limits.DiskFiles < minDiskFiles:
+			return fmt.Errorf("%s.disk_files = %d: no project fits into fewer than %d", name, limits.DiskFiles, minDiskFiles)
 		}
 	}
 	return nil

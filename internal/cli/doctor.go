@@ -3,28 +3,38 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"os/exec"
 	"text/tabwriter"
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/opencode"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 type doctorCommand struct {
-	JSON bool `name:"json" help:"Print one JSON array."`
+	JSON  bool `name:"json" help:"Print one JSON array; with --leaks one JSON object."`
+	Leaks bool `help:"Look for one thing only: what is left on this machine of sandboxes that don't exist."`
+	Fix   bool `help:"With --leaks: remove it."`
 }
 
 // Help is the long help text.
 func (doctorCommand) Help() string {
 	return `Looks at everything that "tongs up" needs, makes one sandbox, and leaves nothing behind.
 
+With --leaks it lists instead what is left of sandboxes of this home that don't exist: directories, sockets,
+cgroups, processes, mounts, user ids, limits of disk. It may run beside a service; what that is at work on is none.
+--fix removes what it finds, as each start of a service does.
+
 EXIT STATUS
-  0  sandboxes work here; warnings say what could be better
-  1  something that is needed is missing; the cure is printed
+  0  sandboxes work here; warnings say what could be better. --leaks: nothing is left
+  1  something that is needed is missing; the cure is printed. --leaks: something is left
   2  wrong usage`
 }
 
@@ -36,6 +46,12 @@ func (c *doctorCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
+	switch {
+	case c.Leaks:
+		return c.leaks(ctx, s, cfg)
+	case c.Fix:
+		return usageError{errors.New("--fix belongs to --leaks: tongs doctor --leaks --fix")}
+	}
 	findings := examine(ctx, cfg)
 	failed := false
 	for _, f := range findings {
@@ -63,6 +79,61 @@ func (c *doctorCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 	return nil
 }
 
+// leaks lists what is left of sandboxes that don't exist, or removes it.
+func (c *doctorCommand) leaks(ctx context.Context, s *streams, cfg *Config) (err error) {
+	answer := struct {
+		Left    []string `json:"left"`
+		Removed []string `json:"removed"` // with --fix
+	}{Left: []string{}, Removed: []string{}}
+	if _, serr := os.Stat(cfg.Home); !errors.Is(serr, fs.ErrNotExist) { // where there is no home, there is nothing
+		d, err := newDriver(cfg, cfg.logger(s.stderr))
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, detach(ctx, d), d.Close()) }()
+		looker, ok := d.(interface {
+			Leaks(context.Context) ([]string, error)
+		})
+		if !ok {
+			return sandbox.Errf(sandbox.CodeNotSupported, "look for leaks", "the driver "+d.Name()+" can't look for leaks", "look with the tools of its runtime")
+		}
+		if c.Fix {
+			removed, err := d.Recover(ctx)
+			if err != nil {
+				return err
+			}
+			answer.Removed = append(answer.Removed, removed...)
+		}
+		left, err := looker.Leaks(ctx)
+		if err != nil {
+			return err
+		}
+		answer.Left = append(answer.Left, left...)
+	}
+	if c.JSON {
+		if err := json.NewEncoder(s.stdout).Encode(answer); err != nil {
+			return err
+		}
+	} else {
+		for _, what := range answer.Removed {
+			fmt.Fprintln(s.stdout, what)
+		}
+		for _, what := range answer.Left {
+			fmt.Fprintln(s.stdout, "left:", what)
+		}
+		switch {
+		case len(answer.Left) == 0:
+			fmt.Fprintln(s.stdout, "nothing is left of sandboxes that don't exist")
+		case !c.Fix:
+			fmt.Fprintln(s.stdout, "→ tongs doctor --leaks --fix")
+		}
+	}
+	if len(answer.Left) > 0 {
+		return errReported
+	}
+	return nil
+}
+
 func examine(ctx context.Context, cfg *Config) []driver.Finding {
 	var findings []driver.Finding
 	add := func(name string, level driver.Level, detail, cure string) {
@@ -79,6 +150,9 @@ func examine(ctx context.Context, cfg *Config) []driver.Finding {
 		add("sandboxes", driver.Failure, err.Error(), "")
 	} else {
 		findings = append(findings, d.Check(ctx)...)
+		if err := detach(ctx, d); err != nil {
+			add("storage", driver.Warning, err.Error(), "")
+		}
 		d.Close()
 	}
 

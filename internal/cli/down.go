@@ -70,7 +70,7 @@ func (c *downCommand) Run(ctx context.Context, s *streams, g *Globals) error {
 		}
 		answer.Sandboxes = append(answer.Sandboxes, status.ID)
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(append(errs, detach(ctx, d))...); err != nil {
 		return err
 	}
 	return c.print(s, answer.Service, answer.Sandboxes, answer)

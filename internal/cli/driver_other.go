@@ -10,7 +10,7 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-func linuxDriver(string, *slog.Logger) (driver.Driver, error) {
+func linuxDriver(*Config, *slog.Logger) (driver.Driver, error) {
 	return nil, &sandbox.Error{Code: driver.CodeUnsupported, Op: "make sandboxes", Message: "sandboxes need Linux, this is " + runtime.GOOS,
 		Hint: "run tongs in a Linux virtual machine and attach to it from here"}
 }

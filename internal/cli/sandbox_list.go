@@ -27,6 +27,8 @@ type sandboxCreateCommand struct {
 	Pids           int64             `help:"How many processes and threads."`
 	CPUs           float64           `name:"cpus" help:"How many CPUs."`
 	Tmp            string            `placeholder:"SIZE" help:"Size of /tmp."`
+	Disk           string            `placeholder:"SIZE" help:"What it may keep on disk, such as 2GiB, where the machine can hold it to that (tongs doctor says)."`
+	Files          int64             `name:"disk-files" help:"How many files, directories and links it may keep there."`
 	JSON           bool              `name:"json" help:"Print one JSON object."`
 }
 
@@ -44,7 +46,7 @@ EXIT STATUS
 
 // Run makes a sandbox.
 func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, a *APIFlags) error {
-	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Labels: c.Label, Root: c.Root, Pids: c.Pids, CPUs: c.CPUs}
+	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Labels: c.Label, Root: c.Root, Pids: c.Pids, CPUs: c.CPUs, DiskFiles: c.Files}
 	env, err := variables(c.Env)
 	if err != nil {
 		return err
@@ -53,7 +55,7 @@ func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, 
 	for _, size := range []struct {
 		flag, text string
 		bytes      *int64
-	}{{"--memory", c.Memory, &opts.MemoryBytes}, {"--tmp", c.Tmp, &opts.TmpBytes}} {
+	}{{"--memory", c.Memory, &opts.MemoryBytes}, {"--tmp", c.Tmp, &opts.TmpBytes}, {"--disk", c.Disk, &opts.DiskBytes}} {
 		if size.text == "" {
 			continue
 		}

@@ -187,7 +187,15 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 
 // newDriver makes the driver that the configuration names; there is one so far.
 func newDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
-	return linuxDriver(cfg.Home, log)
+	return linuxDriver(cfg, log)
+}
+
+// detach unmounts the sandboxes' own storage, if the driver has one and nothing uses it any more.
+func detach(ctx context.Context, d driver.Driver) error {
+	if d, ok := d.(interface{ Detach(context.Context) error }); ok {
+		return d.Detach(ctx)
+	}
+	return nil
 }
 
 // recover clears away what an earlier process left half done.
@@ -402,7 +410,7 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	}
 	s.projects.close()
 	if s.driver != nil {
-		errs = append(errs, s.driver.Close())
+		errs = append(errs, detach(ctx, s.driver), s.driver.Close())
 	}
 	if s.home != nil {
 		s.home.release()

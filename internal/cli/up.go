@@ -22,6 +22,7 @@ type ServiceFlags struct {
 	SandboxRoot    bool     `env:"TONGS_SANDBOX_ROOT" help:"Commands may also run as the root of their sandbox (tongs sandbox exec --user root). Off by default."`
 	Project        string   `placeholder:"DIR" env:"TONGS_PROJECT" help:"Each new session's sandbox starts with this directory's files, as they are then. The directory is only read."`
 	ProjectIgnored bool     `name:"project-ignored" env:"TONGS_PROJECT_IGNORED" help:"Take what the project's git ignores, too."`
+	Storage        string   `placeholder:"SIZE" env:"TONGS_STORAGE" help:"Give sandboxes a file system of their own of this size, such as 50GiB, in a file of the home. It needs root. Default: they are on the disk of the home."`
 	Scripted       bool     `env:"TONGS_SCRIPTED" help:"Offer tongs/scripted, a model that follows a script (for trying things out without a key)."`
 }
 
@@ -34,6 +35,11 @@ func (f *ServiceFlags) apply(cfg *Config) error {
 	}
 	override(&cfg.OpenCodeBinary, f.OpenCodeBinary)
 	override(&cfg.OpenCodeConfig, f.OpenCodeConfig)
+	if f.Storage != "" {
+		if err := cfg.Storage.Size.UnmarshalText([]byte(f.Storage)); err != nil {
+			return usageError{fmt.Errorf("--storage: %w", err)}
+		}
+	}
 	if len(f.Hosts) > 0 {
 		cfg.Hosts = f.Hosts
 	}

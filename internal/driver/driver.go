@@ -136,7 +136,7 @@ const MaxFileBytes = 16 << 20
 
 // Limits bound what a sandbox's commands can take. The guest itself stays outside of memory and pids
 // limits, so that commands that hit them can still be stopped. Zero is the default, negative is no
-// limit. Where the machine has no cgroups, only TmpBytes holds; Check says so.
+// limit. Where the machine has no cgroups, only TmpBytes and those of the disk hold; Check says so.
 type Limits struct {
 	// MemoryBytes bounds all commands together, page cache, /tmp and /dev/shm included, without
 	// swap. Default 2 GiB.
@@ -150,6 +150,13 @@ type Limits struct {
 
 	// TmpBytes is the size of /tmp, which is in memory and counts for MemoryBytes too. Default 1 GiB.
 	TmpBytes int64 `json:"tmpBytes,omitempty"`
+
+	// DiskBytes bounds what the sandbox keeps on disk beside its image, in bytes, and DiskFiles how many files,
+	// directories and links. Default 10 GiB and 1,000,000 where the machine can hold a sandbox to that, else no
+	// limit: Check says which. A limit that was asked for and can't be kept is refused with
+	// MACHINE_NOT_SUPPORTED.
+	DiskBytes int64 `json:"diskBytes,omitempty"`
+	DiskFiles int64 `json:"diskFiles,omitempty"`
 }
 
 // The default limits of a sandbox.
@@ -157,11 +164,14 @@ const (
 	DefaultMemoryBytes = 2 << 30
 	DefaultPids        = 512
 	DefaultTmpBytes    = 1 << 30
+	DefaultDiskBytes   = 10 << 30
+	DefaultDiskFiles   = 1_000_000
 	DefaultLease       = 24 * time.Hour
 	DefaultHostname    = "sandbox"
 )
 
-// WithDefaults fills in what is zero. Negative values stay.
+// WithDefaults fills in what is zero, but for the disk, whose defaults depend on the machine. Negative values
+// stay.
 func (l Limits) WithDefaults() Limits {
 	if l.MemoryBytes == 0 {
 		l.MemoryBytes = DefaultMemoryBytes

@@ -38,7 +38,7 @@ func Wrap(op string, err error) error {
 	if errors.As(err, &errno) {
 		switch errno {
 		case syscall.ENOSPC, syscall.EDQUOT:
-			e.Code, e.Hint = sandbox.CodeNoSpace, "free some space or inodes on the file system that holds TONGS_HOME"
+			e.Code, e.Hint = sandbox.CodeNoSpace, SpaceHint(errno)
 		case syscall.EROFS:
 			e.Code, e.Hint = sandbox.CodeReadOnly, "point TONGS_HOME to a directory that can be written"
 		case syscall.EACCES, syscall.EPERM:
@@ -50,6 +50,14 @@ func Wrap(op string, err error) error {
 		}
 	}
 	return e
+}
+
+// SpaceHint is the cure for ENOSPC and EDQUOT on the host.
+func SpaceHint(errno syscall.Errno) string {
+	if errno == syscall.EDQUOT {
+		return "the sandbox's own limit of disk or files is too small for what it begins with: raise it (disk and disk_files in [sandbox], or --disk)"
+	}
+	return "free some space or inodes on the file system that holds TONGS_HOME"
 }
 
 // Invalid is the error for a Spec that makes no sense.

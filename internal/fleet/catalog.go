@@ -178,6 +178,8 @@ func (f *Fleet) named(op string, opts CreateOptions) (driver.Spec, error) {
 	spec.Limits.Pids = cmp.Or(l.Pids, spec.Limits.Pids)
 	spec.Limits.CPUs = cmp.Or(l.CPUs, spec.Limits.CPUs)
 	spec.Limits.TmpBytes = cmp.Or(l.TmpBytes, spec.Limits.TmpBytes)
+	spec.Limits.DiskBytes = cmp.Or(l.DiskBytes, spec.Limits.DiskBytes)
+	spec.Limits.DiskFiles = cmp.Or(l.DiskFiles, spec.Limits.DiskFiles)
 	spec.Root = spec.Root || opts.Root
 	spec.Hostname = opts.Name
 	check := spec

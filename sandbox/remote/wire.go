@@ -65,6 +65,8 @@ type CreateOptions struct {
 	Pids        int64   `json:"pids,omitempty"`
 	CPUs        float64 `json:"cpus,omitempty"`
 	TmpBytes    int64   `json:"tmpBytes,omitempty"`
+	DiskBytes   int64   `json:"diskBytes,omitempty"` // MACHINE_NOT_SUPPORTED where it can't be held to that
+	DiskFiles   int64   `json:"diskFiles,omitempty"`
 }
 
 // ListOptions say which sandboxes to list.

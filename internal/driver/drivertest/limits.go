@@ -105,4 +105,13 @@ func testTmp(t *testing.T, s Suite) {
 	if got := output(t, c, "head -c 1M /dev/zero > /tmp/a && head -c 8M /dev/zero > /tmp/b 2>/dev/null || echo full"); got != "full" {
 		t.Errorf("8 MiB in a /tmp of 4: %q", got)
 	}
+	// Empty files take memory of the kernel: there is a bound of them as well.
+	for dir, files := range map[string]string{"/tmp": "1024", "/dev/shm": "16384"} {
+		if got := output(t, c, "mkdir "+dir+"/many && cd "+dir+"/many && seq 100 | xargs touch && seq 20000 | xargs touch 2>/dev/null && echo all; test $(ls | wc -l) -gt 500 -a $(ls | wc -l) -le "+files+" && echo full; rm -r ../many"); got != "full" {
+			t.Errorf("20,000 files in %s: %q", dir, got)
+		}
+	}
+	if got := output(t, c, "touch /tmp/again /dev/shm/again; echo fine"); got != "fine" {
+		t.Errorf("after too many files: %q", got)
+	}
 }

@@ -56,6 +56,9 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 		return err
 	}
 	defer unlock()
+	if err := d.admit(op, &spec.Limits); err != nil {
+		return driver.Wrap(op, err)
+	}
 	if err := d.create(ctx, op, spec, from); err != nil {
 		return driver.Wrap(op, err)
 	}
@@ -112,32 +115,35 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec, from *
 	return nil
 }
 
+// newDirTries bounds how often the directory of a new sandbox is taken away before it could be locked.
+const newDirTries = 8
+
 // newDir makes and locks the directory of a sandbox that is being made. One that a dead process has
 // left is cleaned away first.
 func (d *Driver) newDir(ctx context.Context, op, dir, id string) (*dirLock, error) {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrExist) {
-		lock, lerr := lockDir(ctx, op, dir, lockTimeout)
-		if lerr != nil && !errors.Is(lerr, fs.ErrNotExist) {
-			return nil, lerr
+	for range newDirTries {
+		err := os.Mkdir(dir, 0o700)
+		made := err == nil
+		if !made && !errors.Is(err, fs.ErrExist) {
+			return nil, err
 		}
-		if lerr == nil {
-			err = d.discard(ctx, id, dir, 0)
-			lock.unlock()
-			if err != nil {
-				return nil, err
-			}
+		lock, err := lockDir(ctx, op, dir, lockTimeout)
+		if err == nil {
+			err = lock.still(dir)
 		}
-		err = os.Mkdir(dir, 0o700)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // whoever had it has finished it, or found it without an owner and removed it
+		}
+		if err != nil || made {
+			return lock, err
+		}
+		err = d.discard(ctx, id, dir, 0)
+		lock.unlock()
+		if err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, err
-	}
-	lock, ok, err := tryDirLock(dir)
-	if err == nil && !ok {
-		err = &sandbox.Error{Code: driver.CodeBusy, Op: op, Message: "another process is making this sandbox", Hint: "wait for it"}
-	}
-	return lock, err
+	return nil, &sandbox.Error{Code: driver.CodeBusy, Op: op, Message: "other processes make and remove this sandbox all the time", Hint: "wait for them"}
 }
 
 // fill lays a sandbox's directory out and starts its guest, both at once.
@@ -150,13 +156,19 @@ func (d *Driver) layOut(ctx context.Context, dir string, r record, from *source)
 	if r.Copied && from == nil && !copyable(r.Spec.Image) {
 		return uncopyable(d.whyNoLayers())
 	}
-	var err error
+	unfence, err := d.fence(dir, r)
+	if err != nil {
+		return err
+	}
 	if r.mapped() {
 		err = layOutMapped(ctx, dir, r, from, r.Spec.Files)
 	} else {
 		err = layOutTree(ctx, dir, r, from)
 	}
 	if err != nil {
+		return err
+	}
+	if err := unfence(); err != nil { // what follows is ours, and there must always be room for it
 		return err
 	}
 	if err := writeJSON(dir, labelsFile, r.Spec.Labels); err != nil {
@@ -207,7 +219,7 @@ func (d *Driver) discard(ctx context.Context, id, dir string, base uint32) error
 		return err
 	}
 	if base != 0 {
-		return d.ids.release(id, base)
+		return d.giveBack(id, base)
 	}
 	return nil
 }
@@ -269,6 +281,11 @@ func (d *Driver) Recover(ctx context.Context) ([]string, error) {
 	}
 	owners, err := d.ids.owners()
 	errs = append(errs, err)
+	var limited []int
+	if d.quotas != nil {
+		limited, err = d.quotas.limited()
+		errs = append(errs, err)
+	}
 
 	entries, err := os.ReadDir(d.dirs.sandboxes)
 	if err != nil {
@@ -336,8 +353,14 @@ func (d *Driver) Recover(ctx context.Context) ([]string, error) {
 	}
 	for base, id := range owners {
 		if !known[id] {
-			errs = append(errs, d.ids.release(id, base))
+			errs = append(errs, d.giveBack(id, base))
 			note("gave back the user ids of %s, which is gone", id)
+		}
+	}
+	for _, slot := range limited {
+		if base := uint32(slot) * rangeSize; owners[base] == "" && d.ids.owner(base) == "" {
+			errs = append(errs, d.quotas.limit(base, 0, 0))
+			note("removed a limit of disk of no sandbox")
 		}
 	}
 	slices.Sort(done)

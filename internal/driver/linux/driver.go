@@ -47,6 +47,14 @@ type Config struct {
 	// NoIdmap and NoCgroups make the driver do without, as on a machine that has none. For tests.
 	NoIdmap, NoCgroups bool
 
+	// StorageBytes is the size of a file system of the sandboxes' own, in a file of the home: it is made, mounted,
+	// and grown when this is more than it has. 0 is none, or the one that there is. It needs root.
+	StorageBytes int64
+
+	// ReserveBytes is what the file system of the sandboxes must have free for another one to be made. Default: a
+	// twentieth of it, at most 2 GiB; negative is nothing.
+	ReserveBytes int64
+
 	// CgroupV2 names a directory of a cgroup 2 hierarchy to use instead of what is found. For tests.
 	CgroupV2 string
 }
@@ -59,6 +67,10 @@ type Driver struct {
 	dirs    dirs
 	groups  cgroups
 	ids     *idRanges
+
+	storage  *storage // nil when sandboxes are on the home's own file system
+	quotas   *quotas  // nil when the disk of one sandbox can't be limited,
+	noQuotas error    // and why
 
 	guestOnce sync.Mutex
 	guest     *memfd // sealed copy of the guest binary
@@ -118,6 +130,9 @@ func New(cfg Config) (*Driver, error) {
 	if d.ids, err = openRanges(d.dirs.ids, sum[:]); err != nil {
 		return nil, driver.Wrap(op, err)
 	}
+	if err := d.openDisk(op, sum[4:]); err != nil {
+		return nil, err
+	}
 	if !cfg.NoCgroups {
 		if d.groups, err = findCgroups(cfg.CgroupV2); err != nil {
 			d.log.Warn("sandboxes have no limits of memory and processes", "reason", err)
@@ -142,6 +157,10 @@ func (d *Driver) Name() string { return "linux" }
 // has started. Those go on running.
 func (d *Driver) Close() error {
 	d.watch.close()
+	d.quotas.close()
+	if d.storage != nil {
+		d.storage.close()
+	}
 	d.guestOnce.Lock()
 	defer d.guestOnce.Unlock()
 	if d.guest != nil {

@@ -144,6 +144,15 @@ func (r *idRanges) release(id string, base uint32) error {
 	return nil
 }
 
+// owner gives the sandbox that has the range which begins at base, "" when none has.
+func (r *idRanges) owner(base uint32) string {
+	id, err := os.Readlink(filepath.Join(r.dir, strconv.Itoa(int(base/rangeSize))))
+	if err != nil {
+		return ""
+	}
+	return id
+}
+
 // owners gives the ranges that are taken by sandboxes, by first id.
 func (r *idRanges) owners() (map[uint32]string, error) {
 	entries, err := os.ReadDir(r.dir)

@@ -447,8 +447,8 @@ func explainLaunch(op string, err error, said string) error {
 		}
 	}
 	var errno syscall.Errno
-	if errors.As(err, &errno) && errno == syscall.ENOSPC {
-		e.Code, e.Hint = sandbox.CodeNoSpace, "free some space or inodes on the file system that holds TONGS_HOME"
+	if errors.As(err, &errno) && (errno == syscall.ENOSPC || errno == syscall.EDQUOT) {
+		e.Code, e.Hint = sandbox.CodeNoSpace, driver.SpaceHint(errno)
 	}
 	return e
 }

@@ -88,7 +88,11 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return driver.Wrap(op, d.launch(ctx, r, dir, nil, nil))
+	tighten, err := d.loosen(r)
+	if err != nil {
+		return driver.Wrap(op, err)
+	}
+	return driver.Wrap(op, errors.Join(d.launch(ctx, r, dir, nil, nil), tighten()))
 }
 
 func damaged(op, id string, err error) error {
@@ -169,7 +173,7 @@ func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
 	if rerr != nil {
 		return nil // Recover finds the range
 	}
-	return d.ids.release(id, r.Base)
+	return d.giveBack(id, r.Base)
 }
 
 // inUse reports whether a sandbox of that id exists or is being made.
@@ -197,7 +201,7 @@ func (d *Driver) List(ctx context.Context) ([]driver.Status, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+		if !e.IsDir() || driver.CheckID(op, e.Name()) != nil {
 			continue
 		}
 		s, err := d.status(e.Name(), now)

@@ -58,6 +58,9 @@ func oneUser() bool {
 const exitCode = 1
 
 func TestMain(m *testing.M) {
+	if home := os.Getenv(storageEnv); home != "" {
+		os.Exit(playStorage(home))
+	}
 	code := drivertest.Main(m, suite)
 	if scratchDir != "" {
 		os.RemoveAll(scratchDir)

@@ -105,7 +105,7 @@ type filesystem struct {
 func filesystems(plan Plan) []filesystem {
 	tmp := []string{"mode=1777"}
 	if plan.TmpBytes >= 0 {
-		tmp = append(tmp, "size="+strconv.FormatInt(plan.TmpBytes, 10))
+		tmp = append(tmp, sized(plan.TmpBytes)...)
 	}
 	pts := []string{"ptmxmode=0666", "mode=0620"}
 	if !plan.oneID() {
@@ -115,10 +115,16 @@ func filesystems(plan Plan) []filesystem {
 		{kind: "proc", target: "proc", attr: strict},
 		{kind: "sysfs", target: "sys", attr: strict | unix.MOUNT_ATTR_RDONLY, optional: true},
 		{kind: "devpts", target: "dev/pts", options: pts, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
-		{kind: "tmpfs", target: "dev/shm", options: []string{"mode=1777", "size=" + strconv.FormatInt(plan.ShmBytes, 10)}, attr: strict},
+		{kind: "tmpfs", target: "dev/shm", options: append(sized(plan.ShmBytes), "mode=1777"), attr: strict},
 		{kind: "mqueue", target: "dev/mqueue", attr: strict, optional: true},
 		{kind: "tmpfs", target: "tmp", options: tmp, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
 	}
+}
+
+// sized gives the options of a tmpfs of so many bytes. Its inodes are bounded too, since each takes about a
+// kilobyte of the kernel's memory, which nothing else bounds where there are no cgroups.
+func sized(bytes int64) []string {
+	return []string{"size=" + strconv.FormatInt(bytes, 10), "nr_inodes=" + strconv.FormatInt(max(bytes/4096, 1024), 10)}
 }
 
 func newMount(f filesystem) (int, error) {
