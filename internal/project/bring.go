@@ -292,12 +292,13 @@ func (w *Work) examine(ctx context.Context, opts BringOptions) error {
 	if _, err := w.git.run(ctx, nil, maxSmall, append(args, "--not", w.layer.Base)...); err != nil {
 		return unsafe("the sandbox does not send everything that belongs to it: " + err.Error())
 	}
-	kind, err := w.git.line(ctx, "cat-file", "-t", w.Tree)
-	if err != nil || kind != "tree" {
-		return unsafe("what the sandbox calls the tree of its files is none")
+	for i, want := range []string{"tree", "commit"}[:len(tips)] {
+		if kind, err := w.git.line(ctx, "cat-file", "-t", tips[i]); err != nil || kind != want {
+			return unsafe(fmt.Sprintf("what the sandbox calls a %s is none", want))
+		}
 	}
-	var changes []Change
-	if changes, err = w.changes(ctx, nil, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", "--no-abbrev", w.layer.Base, w.Tree); err != nil {
+	changes, err := w.changes(ctx, nil, "diff-tree", "-r", "-z", "--raw", "--no-renames", "--full-index", "--no-abbrev", w.layer.Base, w.Tree)
+	if err != nil {
 		return err
 	}
 	all := changes

@@ -271,6 +271,57 @@ func (r *repo) readFiles(ctx context.Context, g *git) error {
 	return nil
 }
 
+// sparse says whether the index may leave directories out.
+func (r *repo) sparse() bool {
+	for _, s := range r.Config {
+		if s.Key == "index.sparse" && s.Value == "true" {
+			return true
+		}
+	}
+	return false
+}
+
+// lister gives a git that lists the files and touches nothing. A split index is read from a copy, since git marks the shared part as used
+// whenever it reads it.
+func (r *repo) lister(g *git, owner stat) (lister *git, done func(), err error) {
+	if len(r.Shared) == 0 {
+		return g, func() {}, nil
+	}
+	dir, err := os.MkdirTemp("", "tongs-index-")
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
+	put := func(name string, data []byte) error { return os.WriteFile(filepath.Join(dir, name), data, 0o644) }
+	err = errors.Join(put("HEAD", []byte("ref: refs/heads/none\n")), put("commondir", []byte(r.Common+"\n")))
+	root, oerr := os.OpenRoot(r.Dir)
+	if err = errors.Join(err, oerr); err != nil {
+		return nil, nil, err
+	}
+	defer root.Close()
+	for _, name := range append([]string{"index"}, r.Shared...) {
+		data, err := root.ReadFile(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, nil, err
+		}
+		if err == nil {
+			if err := put(name, data); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	if g.as != nil {
+		if err := os.Chown(dir, int(owner.UID), int(owner.GID)); err != nil {
+			return nil, nil, err
+		}
+	}
+	return g.with("GIT_DIR="+dir, "GIT_WORK_TREE="+g.dir), func() { os.RemoveAll(dir) }, nil
+}
+
 // addExcludes adds the patterns of the user's own file to those of the repository.
 func (r *repo) addExcludes(g *git, own string) {
 	if own == "" {

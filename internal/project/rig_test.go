@@ -57,7 +57,8 @@ func git(t *testing.T, dir string, args ...string) string {
 
 func gitErr(t *testing.T, dir string, in []byte, args ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "git", args...)
+	// What the tests configure to be run must not be run by them.
+	cmd := exec.CommandContext(t.Context(), "git", append([]string{"-c", "core.fsmonitor=false", "-c", "filter.lfs.clean=", "-c", "filter.lfs.process="}, args...)...)
 	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "GIT_") }),

@@ -256,7 +256,15 @@ func (s *scanner) repository(prefix string, depth int) error {
 	if !s.opts.Ignored {
 		args = append(args, "--exclude-standard")
 	}
-	out, err := g.run(s.ctx, nil, maxListing, args...)
+	if r.sparse() {
+		args = append(args, "--sparse") // else git makes objects of what the index leaves out
+	}
+	lister, done, err := r.lister(g, s.owner)
+	if err != nil {
+		return err
+	}
+	out, err := lister.run(s.ctx, nil, maxListing, args...)
+	done()
 	if err != nil {
 		return err
 	}
