@@ -19,12 +19,14 @@ const (
 	authorEmail = "agent@opencode.ai"
 )
 
+const gitConfig = "[user]\n\tname = " + authorName + "\n\temail = " + authorEmail + "\n[init]\n\tdefaultBranch = main\n"
+
 // gitTimeout bounds each run of git while an image is made.
 const gitTimeout = 30 * time.Second
 
 // repository adds what commands need to use git. The repository itself is made by git.
 func (t *tree) repository(git string) {
-	t.text(Home+"/.gitconfig", "[user]\n\tname = "+authorName+"\n\temail = "+authorEmail+"\n[init]\n\tdefaultBranch = main\n", 0o644)
+	t.text(Home+"/.gitconfig", gitConfig, 0o644)
 	if git == "" {
 		t.text("/etc/tongs-no-repository", "There was no git on the host when this image was made.\n", 0o644)
 	}
