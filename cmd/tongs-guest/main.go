@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"runtime/debug"
 	"strconv"
 
@@ -38,7 +37,6 @@ const (
 const (
 	gcPercent   = 40
 	memoryLimit = 256 << 20
-	maxProcs    = 4 // each has caches of its own, also on a machine with many
 )
 
 func main() {
@@ -97,7 +95,6 @@ func run(fd int) error {
 			return err
 		}
 	}
-	runtime.GOMAXPROCS(min(runtime.GOMAXPROCS(0), maxProcs))
 	debug.SetGCPercent(gcPercent)
 	debug.SetMemoryLimit(memoryLimit)
 	b.Guest.Exclusive = true

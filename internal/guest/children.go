@@ -3,9 +3,9 @@ package guest
 import (
 	"errors"
 	"os"
-	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,11 +21,19 @@ import (
 // with its removal, and every signal. So a pid in the table is that of a process
 // that has not been reaped: it can't have become somebody else's, and an exit is
 // never seen before its process is known.
+//
+// The end of a child is told by its pidfd, which waits in the runtime's poller
+// beside the child's pipes: a short command wakes one thread, once. What else has to be
+// reaped, orphans, is waited for by the patrol, on a thread of its own. It runs
+// whenever there has been any child for patrolDelay.
 type children struct {
 	// init: this process is process 1, or acts like it (child subreaper), and
 	// reaps whatever comes. Otherwise only its own are waited for, and other
 	// code in the same process may have children too (tests).
 	init bool
+	// pidfds: the kernel has them (gVisor hasn't). Without, the patrol, or a
+	// goroutine for each child, does all waiting.
+	pidfds bool
 
 	mu   sync.Mutex
 	live map[int]*child
@@ -35,11 +43,15 @@ type children struct {
 	many   func()
 	closed bool
 
-	started chan struct{} // capacity 1: there may be something to wait for
-	stop    chan struct{}
-	wg      sync.WaitGroup
-	fork    forker
+	patrolling bool // or about to, when the timer fires
+	timer      *time.Timer
+
+	wg   sync.WaitGroup
+	fork forker
 }
+
+// patrolDelay is how long an orphan that ends stays a zombie, at the most.
+const patrolDelay = 5 * time.Millisecond
 
 // child is one forked process. Its pid is its process group's and its session's
 // number too.
@@ -55,17 +67,36 @@ type forker interface {
 }
 
 func newChildren(init bool, f forker) *children {
-	c := &children{init: init, live: map[int]*child{}, started: make(chan struct{}, 1), stop: make(chan struct{}), fork: f}
+	c := &children{init: init, live: map[int]*child{}, fork: f}
+	if fd, err := unix.PidfdOpen(os.Getpid(), 0); err == nil {
+		unix.Close(fd)
+		c.pidfds = true
+	}
 	if init {
-		c.wg.Go(c.reap)
+		c.mu.Lock()
+		c.patrol(0) // what a former program of this process has left
+		c.mu.Unlock()
+		ignoreChildSignals()
 	}
 	return c
 }
 
-// start forks and executes. ended is called once, on the reaper's goroutine
+// ignoreChildSignals gives SIGCHLD its default again, which is that nobody is
+// told (and children still stay to be waited for). The Go runtime catches it for
+// os/signal, so each end of a child would wake a thread that has nothing to do.
+func ignoreChildSignals() {
+	var dfl [4]uint64 // struct kernel_sigaction: handler, flags, restorer, mask
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
+}
+
+// start forks and executes. ended is called once, on a goroutine of the reaper's
 // without any lock held, after the process has been reaped; it must not block.
 func (c *children) start(path string, argv []string, attr *syscall.ProcAttr, ended func(unix.WaitStatus)) (*child, error) {
 	ch := &child{ended: ended}
+	pidfd := -1
+	if c.pidfds {
+		attr.Sys.PidFD = &pidfd
+	}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -78,16 +109,42 @@ func (c *children) start(path string, argv []string, attr *syscall.ProcAttr, end
 		return nil, err
 	}
 	c.live[ch.pid] = ch
-	c.mu.Unlock()
 	if c.init {
-		select {
-		case c.started <- struct{}{}:
-		default:
-		}
-	} else {
+		c.patrol(patrolDelay)
+	}
+	c.mu.Unlock()
+	if c.pidfds && pidfd >= 0 && unix.SetNonblock(pidfd, true) == nil {
+		c.wg.Go(func() { c.await(ch.pid, os.NewFile(uintptr(pidfd), "pidfd")) })
+		return ch, nil
+	}
+	if pidfd >= 0 {
+		unix.Close(pidfd)
+	}
+	if !c.init {
 		c.wg.Go(func() { c.waitOne(ch.pid) })
 	}
 	return ch, nil
+}
+
+// await reaps a child when its descriptor says that it has ended.
+func (c *children) await(pid int, f *os.File) {
+	defer f.Close()
+	rc, err := f.SyscallConn()
+	if err == nil {
+		err = rc.Read(func(fd uintptr) bool {
+			poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			n, err := unix.Poll(poll, 0)
+			return n > 0 || err != nil && !errors.Is(err, unix.EINTR)
+		})
+	}
+	switch {
+	case c.init: // and what else there is
+		c.take(-1)
+	case err == nil:
+		c.take(pid)
+	default:
+		c.waitOne(pid)
+	}
 }
 
 // signal signals the process group that a living child leads. It reports false
@@ -104,25 +161,51 @@ func (c *children) signal(ch *child, sig syscall.Signal) bool {
 	return true
 }
 
-// reap is the loop of process 1. It waits without taking (WNOWAIT), so that the
-// taking can be done under the lock.
+// patrol begins to wait for whatever ends, after a while, unless that is being
+// done. The lock is held.
+func (c *children) patrol(after time.Duration) {
+	if c.patrolling {
+		return
+	}
+	if !c.pidfds {
+		after = 0 // nothing else waits
+	}
+	c.patrolling = true
+	c.wg.Add(1)
+	if after == 0 {
+		go c.reap()
+	} else {
+		c.timer = time.AfterFunc(after, c.reap)
+	}
+}
+
+// idle says that there is no child at all. The lock is held.
+func (c *children) idle() {
+	if c.patrolling && c.timer != nil && c.timer.Stop() {
+		c.patrolling, c.timer = false, nil
+		c.wg.Done()
+	}
+}
+
+// reap is the patrol: it ends when there is no child left. It waits without
+// taking (WNOWAIT), so that the taking can be done under the lock.
 func (c *children) reap() {
-	chld := make(chan os.Signal, 1)
-	signal.Notify(chld, syscall.SIGCHLD)
-	defer signal.Stop(chld)
+	defer c.wg.Done()
+	c.mu.Lock()
+	c.timer = nil
+	c.mu.Unlock()
 	for {
-		if _, err := waitAny(unix.P_ALL, 0); err != nil {
-			// No child at all. An orphan may be handed to us later; its
-			// end is announced by SIGCHLD.
-			select {
-			case <-c.started:
-			case <-chld:
-			case <-c.stop:
-				return
-			}
+		if _, err := waitAny(unix.P_ALL, 0); err == nil {
+			c.take(-1)
 			continue
 		}
-		c.take(-1)
+		c.mu.Lock()
+		if len(c.live) == 0 { // else one was started just now
+			c.patrolling = false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -139,6 +222,11 @@ func (c *children) take(pid int) {
 		got, err := unix.Wait4(pid, &st, unix.WNOHANG, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
+		}
+		if c.init && err != nil {
+			c.idle()
+		} else if c.init && got == 0 && !c.closed {
+			c.patrol(patrolDelay)
 		}
 		if err != nil || got <= 0 {
 			break
@@ -194,8 +282,11 @@ func waitAny(which, id int) (int, error) {
 func (c *children) close() {
 	c.mu.Lock()
 	c.closed = true
+	if c.timer != nil && c.timer.Stop() {
+		c.timer = nil
+		go c.reap()
+	}
 	c.mu.Unlock()
-	close(c.stop)
 	c.wg.Wait()
 	c.fork.close()
 }

@@ -354,15 +354,21 @@ func (c *children) freeze(found map[int]bool, pick func([]tenant) []tenant) {
 	}
 }
 
-// lastPID gives the number of the process that was begun last, 0 if unknown.
-func lastPID() int {
-	var buf [128]byte
+// pidGauge reads the number of the process that was begun last.
+type pidGauge struct{ fd int }
+
+func newPIDGauge() pidGauge {
 	fd, err := unix.Open("/proc/loadavg", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return 0
+		fd = -1
 	}
-	defer unix.Close(fd)
-	n, _ := readFD(fd, buf[:])
+	return pidGauge{fd}
+}
+
+// last is that number, 0 if unknown.
+func (p pidGauge) last() int {
+	var buf [128]byte
+	n, _ := unix.Pread(p.fd, buf[:], 0) // interrupted: unknown this time
 	b := buf[:max(n, 0)]
 	// 0.20 0.18 0.12 1/80 11206
 	for len(b) > 0 && b[len(b)-1] == '\n' {
@@ -376,13 +382,19 @@ func lastPID() int {
 	return pid
 }
 
+func (p pidGauge) close() {
+	if p.fd >= 0 {
+		unix.Close(p.fd)
+	}
+}
+
 // look looks for a fork bomb when many processes were begun since the last look.
 func (g *engine) look() {
 	if !g.children.init {
 		return
 	}
 	few := func() bool {
-		last := int64(lastPID())
+		last := int64(g.pids.last())
 		since := last - g.forked.Load()
 		return last == 0 || since >= 0 && since < crowdForks
 	}
@@ -395,7 +407,7 @@ func (g *engine) look() {
 		return // somebody has looked meanwhile
 	}
 	g.relieve()
-	g.forked.Store(int64(lastPID()))
+	g.forked.Store(int64(g.pids.last()))
 }
 
 // looks is look at any rate.

@@ -18,6 +18,7 @@ type engine struct {
 	children *children
 	oom      *oomCounter
 	orphan   time.Duration
+	procs    *processors
 	worked   func()        // told after each process
 	closing  chan struct{} // closed when the guest ends
 	wg       sync.WaitGroup
@@ -26,6 +27,7 @@ type engine struct {
 	pages     namesCache // of listings
 	watches   atomic.Int32
 
+	pids   pidGauge
 	making sync.Mutex   // room for processes
 	forked atomic.Int64 // the number of the last process when it was last looked at
 	notice atomic.Int64 // how many were ended for it, and not told yet
@@ -33,6 +35,7 @@ type engine struct {
 	mu      sync.Mutex
 	serial  int
 	running int
+	latest  *process // that was started last
 	byID    map[string]*process
 	past    []*process // ended, oldest first
 	janitor *time.Timer
@@ -42,7 +45,7 @@ type engine struct {
 
 func newEngine(cfg *Config, root bool, c *children) *engine {
 	g := &engine{
-		cfg: cfg, root: root, children: c, oom: newOOMCounter(cfg.Cgroup.OOMFD),
+		cfg: cfg, root: root, children: c, procs: newProcessors(cfg.Exclusive), oom: newOOMCounter(cfg.Cgroup.OOMFD), pids: newPIDGauge(),
 		orphan: seconds(cfg.Limits.OrphanSeconds), closing: make(chan struct{}),
 		byID: map[string]*process{}, timers: map[*time.Timer]struct{}{},
 	}
@@ -92,7 +95,15 @@ func (g *engine) enter(p *process) {
 	if _, kept := g.byID[p.id]; kept {
 		g.byID[p.id] = p
 	}
+	if q := g.latest; q != nil && p.started.Sub(q.started) < overlap && !q.over() {
+		g.procs.hold()
+	}
+	g.latest = p
 }
+
+// overlap is how soon after another, which still runs, a command must start for both to be taken for
+// some of many that start at once.
+const overlap = 2 * time.Millisecond
 
 // get finds a process by id.
 func (g *engine) get(op, id string) (*process, error) {
@@ -135,6 +146,9 @@ func (g *engine) finished(p *process) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.running--
+	if g.latest == p {
+		g.latest = nil
+	}
 	if g.byID[p.id] != p {
 		return // removed while it ran
 	}
@@ -256,4 +270,5 @@ wait:
 	}
 	g.children.close()
 	g.wg.Wait()
+	g.pids.close()
 }

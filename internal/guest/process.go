@@ -46,6 +46,16 @@ type process struct {
 	stdin    *stdin
 }
 
+// over reports whether it has ended.
+func (p *process) over() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // reaped is told by the reaper how the process ended.
 func (p *process) reaped(st unix.WaitStatus) {
 	p.g.wg.Go(func() { p.finish(st) })

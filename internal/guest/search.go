@@ -15,7 +15,7 @@ func (m *rpcMain) scope(op string, s *sandbox.Scope) (tool.Env, error) {
 	}
 	path, err := m.s.engine.path(op, s.Path)
 	s.Path = path
-	return tool.Env{Directory: cfg.Project, Home: cfg.User.Home, Environ: cfg.baseEnviron()}, err
+	return tool.Env{Directory: cfg.Project, Home: cfg.User.Home, Environ: cfg.baseEnviron(), Processors: m.s.engine.procs.use}, err
 }
 
 func (m *rpcMain) glob(ctx context.Context, opts sandbox.GlobOptions) (*sandbox.GlobResult, error) {

@@ -89,9 +89,7 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 	p.mu.Lock()
 	p.started = time.Now()
 	p.child, err = g.spawnFed(path, spec.Argv, attr, p.reaped)
-	for _, f := range theirs {
-		f.Close()
-	}
+	closeAll(theirs)
 	if err != nil {
 		p.mu.Unlock()
 		p.unplumb()
@@ -253,12 +251,10 @@ func startError(err error, name string) error {
 
 // plumb makes the three standard descriptors. theirs are the command's ends, to
 // be closed once it has been started.
-func (p *process) plumb(spec sandbox.ProcessSpec, attr *syscall.ProcAttr) (theirs []*os.File, err error) {
+func (p *process) plumb(spec sandbox.ProcessSpec, attr *syscall.ProcAttr) (theirs []int, err error) {
 	defer func() {
 		if err != nil {
-			for _, f := range theirs {
-				f.Close()
-			}
+			closeAll(theirs)
 			p.unplumb()
 			err = sandbox.FileError("start", err)
 		}
@@ -266,20 +262,17 @@ func (p *process) plumb(spec sandbox.ProcessSpec, attr *syscall.ProcAttr) (their
 	if spec.Terminal != nil {
 		return p.plumbTerminal(*spec.Terminal, attr)
 	}
-	var in, out, errOut *os.File
+	var in, out, errOut int
 	if spec.Stdin {
-		r, w, err := pipe(1)
-		if err != nil {
+		var w *os.File
+		if in, w, err = pipe(1); err != nil {
 			return theirs, err
 		}
-		theirs = append(theirs, r)
-		in, p.stdin = r, &stdin{f: w}
-	} else {
-		if in, err = os.Open(os.DevNull); err != nil {
-			return theirs, err
-		}
-		theirs = append(theirs, in)
+		p.stdin = &stdin{f: w}
+	} else if in, err = unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+		return theirs, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
+	theirs = append(theirs, in)
 	if out, err = p.outputPipe(sandbox.Stdout, &theirs); err != nil {
 		return theirs, err
 	}
@@ -289,14 +282,20 @@ func (p *process) plumb(spec sandbox.ProcessSpec, attr *syscall.ProcAttr) (their
 			return theirs, err
 		}
 	}
-	attr.Files = []uintptr{in.Fd(), out.Fd(), errOut.Fd()}
+	attr.Files = []uintptr{uintptr(in), uintptr(out), uintptr(errOut)}
 	return theirs, nil
 }
 
-func (p *process) outputPipe(stream sandbox.Stream, theirs *[]*os.File) (*os.File, error) {
-	r, w, err := pipe(0)
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		unix.Close(fd)
+	}
+}
+
+func (p *process) outputPipe(stream sandbox.Stream, theirs *[]int) (int, error) {
+	w, r, err := pipe(0)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
 	p.pumps = append(p.pumps, newPump(p, r, stream))
 	*theirs = append(*theirs, w)
@@ -305,17 +304,17 @@ func (p *process) outputPipe(stream sandbox.Stream, theirs *[]*os.File) (*os.Fil
 
 // pipe makes a pipe of which one end (0 reads, 1 writes) is ours and therefore
 // non-blocking; the command's must be an ordinary one.
-func pipe(ours int) (r, w *os.File, err error) {
+func pipe(end int) (theirs int, ours *os.File, err error) {
 	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return nil, nil, err
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return -1, nil, os.NewSyscallError("pipe2", err)
 	}
-	if err := unix.SetNonblock(fds[ours], true); err != nil {
-		unix.Close(fds[0])
-		unix.Close(fds[1])
-		return nil, nil, err
+	theirs = fds[1-end]
+	if _, err := unix.FcntlInt(uintptr(theirs), unix.F_SETFL, 0); err != nil { // no other flag is set
+		closeAll(fds[:])
+		return -1, nil, os.NewSyscallError("fcntl", err)
 	}
-	return os.NewFile(uintptr(fds[0]), "pipe"), os.NewFile(uintptr(fds[1]), "pipe"), nil
+	return theirs, os.NewFile(uintptr(fds[end]), "pipe"), nil
 }
 
 func (p *process) unplumb() {

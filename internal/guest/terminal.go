@@ -12,7 +12,7 @@ import (
 
 // plumbTerminal makes a pseudo-terminal of the given size: one descriptor for
 // input and output here, the command's controlling terminal there.
-func (p *process) plumbTerminal(size sandbox.TerminalSize, attr *syscall.ProcAttr) (theirs []*os.File, err error) {
+func (p *process) plumbTerminal(size sandbox.TerminalSize, attr *syscall.ProcAttr) (theirs []int, err error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make a terminal: %w", err)
@@ -30,8 +30,7 @@ func (p *process) plumbTerminal(size sandbox.TerminalSize, attr *syscall.ProcAtt
 	if errno != 0 {
 		return nil, fmt.Errorf("make a terminal: %w", errno)
 	}
-	peer := os.NewFile(slave, "terminal")
-	theirs = []*os.File{peer}
+	theirs = []int{int(slave)}
 	if err := setSize(fd, size); err != nil {
 		return theirs, fmt.Errorf("make a terminal: %w", err)
 	}
@@ -46,7 +45,7 @@ func (p *process) plumbTerminal(size sandbox.TerminalSize, attr *syscall.ProcAtt
 	m := newPump(p, master, sandbox.Stdout)
 	m.terminal = true
 	p.pumps = append(p.pumps, m)
-	attr.Files = []uintptr{peer.Fd(), peer.Fd(), peer.Fd()}
+	attr.Files = []uintptr{slave, slave, slave}
 	attr.Sys.Setctty, attr.Sys.Ctty = true, 0
 	return theirs, nil
 }

@@ -69,7 +69,7 @@ func grep(ctx context.Context, r *run, a *args) (Result, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	s := search{r: r, re: re, needle: first, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir, limit: maxFound}
+	s := search{r: r, re: re, needle: first, piece: piece, pattern: pattern, include: include, root: root, isDir: isDir, limit: maxFound, processors: r.Processors}
 	hits, more, err := s.run(ctx)
 	if err != nil {
 		if ctx.Err() == context.DeadlineExceeded {
@@ -163,6 +163,8 @@ type search struct {
 	root    string
 	isDir   bool
 	limit   int // hits that are wanted
+
+	processors func() (int, func()) // of Env
 }
 
 // run gives the first hits in the order of paths and lines, and whether there

@@ -38,7 +38,11 @@ func (s *search) files(ctx context.Context, w *walker) ([]hit, error) {
 		path string
 		hits chan []hit // one element
 	}
-	workers := max(1, runtime.GOMAXPROCS(0))
+	workers, done := runtime.GOMAXPROCS(0), func() {}
+	if s.processors != nil {
+		workers, done = s.processors()
+	}
+	defer done()
 	jobs, ordered := make(chan job), make(chan job, ahead)
 	var group errgroup.Group
 	group.Go(func() error {

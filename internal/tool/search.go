@@ -177,7 +177,7 @@ func Grep(ctx context.Context, env Env, pattern string, opts sandbox.GrepOptions
 	}
 	defer x.cancel()
 	// One more than is wanted tells whether there are more.
-	s := search{re: re, needle: first, piece: piece, pattern: pattern, root: x.w.root, isDir: x.isDir, limit: limit + 1}
+	s := search{re: re, needle: first, piece: piece, pattern: pattern, root: x.w.root, isDir: x.isDir, limit: limit + 1, processors: env.Processors}
 	var hits []hit
 	if x.isDir {
 		hits, err = s.files(x.ctx, x.w)

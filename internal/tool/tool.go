@@ -39,6 +39,10 @@ type Env struct {
 	Environ []string // environment of commands, as in os.Environ; handed to Shell as it is
 	Ripgrep string   // absolute path of an rg for grep to use; "": search with code of our own
 
+	// Processors is asked for when a search can use several: how many there are, until done is called.
+	// Default: all that the runtime has.
+	Processors func() (n int, done func())
+
 	MaxLines int // longest answer in lines; default DefaultMaxLines for bash, else BoundedMaxLines
 	MaxBytes int // longest answer in bytes; default DefaultMaxBytes for bash, else BoundedMaxBytes
 

@@ -76,8 +76,8 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 	}
 	pid, _, err = syscall.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, &syscall.ProcAttr{
 		Dir: "/",
-		// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready.
-		// Run raises the number afterwards.
+		// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready; and it
+		// has little to do at once later, too (package guest, processors).
 		Env:   []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"},
 		Files: fds,
 		Sys:   attr,

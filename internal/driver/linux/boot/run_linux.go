@@ -13,9 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxProcs is how many processors a guest uses at the most: there are many guests on a machine.
-const maxProcs = 4
-
 // channelSeconds is how long the driver may take from starting this process to sending the plan.
 const channelSeconds = 30
 
@@ -104,8 +101,6 @@ func run(cfg Config) error {
 	if err := loadFilter(cfg.Clone3); err != nil {
 		return err
 	}
-	// The driver starts it with one, to have fewer threads to drop privileges in.
-	runtime.GOMAXPROCS(min(runtime.NumCPU(), maxProcs))
 	return nil
 }
 
