@@ -49,7 +49,7 @@ var layers = map[string][]string{
 	"internal/opencode":    {"plugin", "internal/modelproxy", "sandbox", "capnweb", "capnweb/httprpc"},
 	"internal/gateway":     {"internal/opencode", "internal/fleet", "sandbox", "capnweb"},
 
-	"internal/project":  {"sandbox"},
+	"internal/project":  {"internal/idmap", "sandbox"},
 	"internal/snapshot": {"sandbox"},
 	"internal/undo":     {"internal/gateway", "internal/snapshot", "sandbox"},
 

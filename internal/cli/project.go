@@ -12,7 +12,10 @@ import (
 
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/idmap"
+	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/internal/project"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // collectTimeout bounds one removal of what no sandbox has any more.
@@ -40,11 +43,12 @@ func newProjects(cfg *Config, d driver.Driver, log *slog.Logger) *projects {
 
 // takeProject takes the configured project for the first time, so that what is wrong with it ends the start and no session
 // waits for it.
-func (s *service) takeProject(ctx context.Context, status io.Writer) error {
+func (s *service) takeProject(ctx context.Context, root image.Root, status io.Writer) error {
 	p := s.projects
 	if p.opts.Dir == "" {
 		return nil
 	}
+	p.opts.Map = root.Map
 	first := p.opts
 	show := newCopying(status)
 	first.Progress = show.report
@@ -119,6 +123,10 @@ func (p *projects) prepare(id string) fleet.Preparation {
 		layer, err := p.store.Get(id)
 		if err != nil {
 			return nil, err
+		}
+		if !layer.Map.Equal(spec.Image.Map) {
+			layer.Close()
+			return nil, sandbox.Errf(sandbox.CodeInvalidArgument, "create sandbox", "the files of the project have other ids than the image", "run this as the user who runs `tongs up`")
 		}
 		apply(spec, layer)
 		return layer.Close, nil
@@ -215,7 +223,13 @@ func takeFor(ctx context.Context, s *streams, g *Globals, dir string, ignored bo
 		return nil, err
 	}
 	show := newCopying(s.stderr)
-	layer, err := project.Open(cfg.Home).Take(ctx, project.Options{Dir: dir, Ignored: ignored, Progress: show.report})
+	opts := project.Options{Dir: dir, Ignored: ignored, Progress: show.report}
+	opts.Map, _ = idmap.Find() // as the image of the service has it
+	layer, err := project.Open(cfg.Home).Take(ctx, opts)
+	if sandbox.CodeOf(err) == sandbox.CodeMachineNotSupported && !opts.Map.None() {
+		opts.Map = idmap.Map{}
+		layer, err = project.Open(cfg.Home).Take(ctx, opts)
+	}
 	show.end()
 	if err != nil {
 		return nil, err

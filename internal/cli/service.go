@@ -138,9 +138,11 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		for _, note := range notes {
 			log.Debug("host image", "subject", note.Subject, "visible", note.Visible, "detail", note.Detail)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return s.takeProject(groupCtx, root, opts.status)
 	})
-	group.Go(func() error { return s.takeProject(groupCtx, opts.status) })
 	if err = group.Wait(); err != nil {
 		return nil, err
 	}

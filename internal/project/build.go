@@ -21,6 +21,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/internal/idmap"
 )
 
 // errMoved says that what was being copied went away or became something else.
@@ -48,7 +50,7 @@ func (s *Store) build(sc *scanner, st *state, prev *Layer) (l *Layer, changed []
 	rand.Read(random[:])
 	id := strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(random[:]))
 	l = &Layer{ID: id, dir: filepath.Join(s.dir, newPrefix+id), about: about{
-		Version: layerVersion, Dir: sc.top, Ignored: sc.opts.Ignored, Files: st.files, Bytes: st.bytes, Notes: slices.Clone(st.notes), Created: time.Now(),
+		Version: layerVersion, Dir: sc.top, Ignored: sc.opts.Ignored, Map: sc.opts.Map, Files: st.files, Bytes: st.bytes, Notes: slices.Clone(st.notes), Created: time.Now(),
 	}}
 	defer func() {
 		if err != nil {
@@ -67,7 +69,7 @@ func (s *Store) build(sc *scanner, st *state, prev *Layer) (l *Layer, changed []
 		return l, nil, err
 	}
 	defer b.close()
-	for _, step := range []func() error{b.directories, b.files, b.repositories, b.base, b.own, b.manifest} {
+	for _, step := range []func() error{b.directories, b.files, b.repositories, b.base, b.manifest, b.own} {
 		if err := step(); err != nil {
 			return l, nil, err
 		}
@@ -318,21 +320,69 @@ func (b *builder) link(source, target int, name string, e entry) error {
 
 // own gives everything to the sandbox's user, where that is somebody else than this one.
 func (b *builder) own() error {
-	if os.Geteuid() != 0 {
-		return nil
-	}
-	return filepath.WalkDir(filepath.Join(b.l.Root(), "home/user"), func(p string, e fs.DirEntry, err error) error {
+	home := filepath.Join(b.l.Root(), "home/user")
+	err := filepath.WalkDir(home, func(p string, e fs.DirEntry, err error) error {
+		if err != nil || !strings.Contains(p, "/.git") || e.Type()&fs.ModeSymlink != 0 {
+			return err
+		}
+		// What git has made has the rights that this process gives to new files; others have to read it.
+		rel, err := filepath.Rel(b.l.Root(), p)
+		if err != nil || !slices.Contains(strings.Split(rel, "/"), ".git") {
+			return err
+		}
+		info, err := e.Info()
 		if err != nil {
 			return err
+		}
+		if mode := info.Mode().Perm(); e.IsDir() && mode != 0o755 {
+			return os.Chmod(p, 0o755)
+		} else if !e.IsDir() && mode&0o444 != 0o444 {
+			return os.Chmod(p, 0o644)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case !b.l.Map.None():
+		return giveAway.Run(b.ctx, b.l.Map, b.l.Root(), idmap.Streams{})
+	case os.Geteuid() != 0:
+		return nil
+	}
+	return giveTree(b.l.Root())
+}
+
+// giveAway gives the tree of a layer to the ids that it has inside, as an ordinary user who has a range of ids.
+var giveAway = idmap.Task{Name: "project.giveAway"}
+
+func init() {
+	giveAway.Serve(func(_ context.Context, argument func(any) error) error {
+		var dir string
+		if err := argument(&dir); err != nil {
+			return err
+		}
+		return giveTree(dir)
+	})
+}
+
+// giveTree gives the home in a tree to the sandbox's user, and what is above it to root.
+func giveTree(root string) error {
+	return filepath.WalkDir(root, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		id := 0
+		if rel, err := filepath.Rel(filepath.Join(root, "home/user"), p); err == nil && filepath.IsLocal(rel) {
+			id = userID
 		}
 		var st unix.Stat_t
 		if err := unix.Lstat(p, &st); err != nil {
 			return err
 		}
-		if st.Uid == userID && st.Gid == userID {
+		if int(st.Uid) == id && int(st.Gid) == id {
 			return nil
 		}
-		return os.Lchown(p, userID, userID)
+		return os.Lchown(p, id, id)
 	})
 }
 

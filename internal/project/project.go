@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -61,6 +62,8 @@ type Options struct {
 	Dir string // of the user's
 	// Ignored takes what git ignores, too.
 	Ignored bool
+	// Map is that of the images on which the layer lies: image.Root.Map.
+	Map idmap.Map
 	// MaxFiles and MaxBytes bound it. Default DefaultMaxFiles and DefaultMaxBytes.
 	MaxFiles int
 	MaxBytes int64
@@ -98,12 +101,13 @@ type about struct {
 	Version int       `json:"version"`
 	Dir     string    `json:"dir"` // that was taken
 	Ignored bool      `json:"ignored"`
-	Print   string    `json:"print"`  // "" of one that fits no look
-	Format  string    `json:"format"` // of objects
-	Base    string    `json:"base"`   // the commit of the state that was taken; its tree has the uncommitted changes
-	Commit  string    `json:"commit"` // that was checked out, "" before the first one, and for what was no repository
-	Branch  string    `json:"branch"` // "" when none was checked out
-	Plain   bool      `json:"plain"`  // it was no repository
+	Map     idmap.Map `json:"map,omitzero"` // whose ids its files have; none: those that they have inside, or this user's
+	Print   string    `json:"print"`        // "" of one that fits no look
+	Format  string    `json:"format"`       // of objects
+	Base    string    `json:"base"`         // the commit of the state that was taken; its tree has the uncommitted changes
+	Commit  string    `json:"commit"`       // that was checked out, "" before the first one, and for what was no repository
+	Branch  string    `json:"branch"`       // "" when none was checked out
+	Plain   bool      `json:"plain"`        // it was no repository
 	Files   int       `json:"files"`
 	Bytes   int64     `json:"bytes"`
 	Notes   []string  `json:"notes"` // for people: what was left out, and why
@@ -319,7 +323,7 @@ func (s *Store) find(sc *scanner, st *state) (found, prev *Layer, err error) {
 			continue // on its way out, or damaged
 		}
 		switch {
-		case l.Dir != sc.top || l.Ignored != sc.opts.Ignored:
+		case l.Dir != sc.top || l.Ignored != sc.opts.Ignored || !l.Map.Equal(sc.opts.Map):
 			l.Close()
 		case l.Print == st.print:
 			if prev != nil {
@@ -404,7 +408,7 @@ func (s *Store) finish(l *Layer, print string) error {
 
 // drop removes a layer that was never finished.
 func (s *Store) drop(l *Layer) {
-	_ = removeAll(l.dir) // what is left of it, GC removes
+	_ = removeAll(context.Background(), l.Map, l.dir) // what is left of it, GC removes
 	l.Close()
 }
 
@@ -447,6 +451,7 @@ func (s *Store) GC(ctx context.Context, used func(context.Context) (map[string]b
 		return 0, err
 	}
 	var errs []error
+	m, _ := idmap.Find() // without one everything is this user's
 	for name := range held {
 		if ctx.Err() != nil {
 			return removed, ctx.Err()
@@ -463,7 +468,7 @@ func (s *Store) GC(ctx context.Context, used func(context.Context) (map[string]b
 			}
 			at = gone
 		}
-		if err := removeAll(at); err != nil {
+		if err := removeAll(ctx, m, at); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -472,10 +477,13 @@ func (s *Store) GC(ctx context.Context, used func(context.Context) (map[string]b
 	return removed, takeError(errors.Join(errs...))
 }
 
-// removeAll removes a tree of ours.
-func removeAll(dir string) error {
+// removeAll removes a tree of ours, some of whose directories may not be writable, or be those of other ids of ours.
+func removeAll(ctx context.Context, m idmap.Map, dir string) error {
 	if err := os.RemoveAll(dir); err == nil {
 		return nil
+	}
+	if !m.None() {
+		return idmap.RemoveAll(context.WithoutCancel(ctx), m, dir)
 	}
 	_ = filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
