@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -65,7 +66,7 @@ func (c *demoCommand) Run(ctx context.Context, s *streams, g *Globals) (err erro
 	fmt.Fprintln(s.stdout, "Starting OpenCode in a sandbox of its own …")
 	running, err := start(ctx, cfg, log, startOptions{obtainHome: keep.dir, status: s.stderr})
 	if err != nil {
-		return errors.Join(err, os.RemoveAll(temporary))
+		return errors.Join(err, idmap.Remove(context.WithoutCancel(ctx), temporary))
 	}
 	defer func() { err = errors.Join(err, c.end(ctx, s.stdout, running)) }()
 	fmt.Fprintf(s.stdout, "Ready after %.1f s at %s\n\n", running.took.Seconds(), running.url)
@@ -81,7 +82,7 @@ func (c *demoCommand) end(ctx context.Context, w io.Writer, running *service) er
 		fmt.Fprintf(w, "\nKept in %s (look at it with: tongs up --scripted --home %[1]s)\n", running.cfg.Home)
 		return err
 	}
-	if err := errors.Join(running.destroy(stop), os.RemoveAll(running.cfg.Home)); err != nil {
+	if err := errors.Join(running.destroy(stop), idmap.Remove(stop, running.cfg.Home)); err != nil {
 		return fmt.Errorf("cleaning up %s: %w", running.cfg.Home, err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/internal/opencode"
 	"github.com/tongs-dev/tongs/internal/verify"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -108,7 +109,7 @@ func (c *verifyCommand) drive(ctx context.Context, s *streams, cfg *Config, log 
 		return nil, homeError(os.TempDir(), err)
 	}
 	defer func() {
-		if left := os.RemoveAll(temporary); left != nil {
+		if left := idmap.Remove(context.WithoutCancel(ctx), temporary); left != nil {
 			err = errors.Join(err, fmt.Errorf("cleaning up %s: %w", temporary, left))
 		}
 	}()

@@ -38,3 +38,16 @@ func RemoveAll(ctx context.Context, m Map, dir string) error {
 	}
 	return err
 }
+
+// Remove removes a directory in which there may be files of the calling user's map.
+func Remove(ctx context.Context, dir string) error {
+	err := os.RemoveAll(dir)
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	m, ferr := Find()
+	if ferr != nil || m.None() {
+		return err
+	}
+	return RemoveAll(ctx, m, dir)
+}

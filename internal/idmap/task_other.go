@@ -32,3 +32,6 @@ func programs() (string, string, error) {
 
 // RemoveAll is os.RemoveAll.
 func RemoveAll(_ context.Context, _ Map, dir string) error { return os.RemoveAll(dir) }
+
+// Remove is os.RemoveAll.
+func Remove(_ context.Context, dir string) error { return os.RemoveAll(dir) }
