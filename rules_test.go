@@ -35,6 +35,7 @@ var layers = map[string][]string{
 	"internal/image":             {"internal/idmap/...", "sandbox"},
 	"internal/driver":            {"internal/image/...", "internal/idmap/...", "internal/guest", "sandbox", "sandbox/sandboxtest"},
 	"internal/driver/drivertest": {"internal/driver", "internal/idmap/...", "internal/egress", "internal/image", "internal/guest", "sandbox", "sandbox/sandboxtest"},
+	"internal/driver/oci":        {"internal/driver", "internal/driver/linux", "sandbox"},
 	"internal/fleet":             {"internal/driver", "internal/image", "sandbox", "capnweb"},
 
 	"internal/egress":   {"sandbox"},

@@ -54,6 +54,15 @@ func (c *Client) ListenPacket(ctx context.Context, name, address string) (net.Pa
 
 const opListen = "listen"
 
+// A SocketFinder is a connection to a guest that can't hand a socket over, because its kernel isn't the host's.
+// Whoever made the connection gets at the socket in another way. A [Dialer] may return one.
+type SocketFinder interface {
+	net.Conn
+	// FindSocket gives the socket with which the guest listens on an address of the sandbox's loopback.
+	// network is "tcp" or "udp".
+	FindSocket(ctx context.Context, network, address string) (*os.File, error)
+}
+
 // listener asks for a socket and receives it.
 func (c *Client) listener(ctx context.Context, network, name, address string) (*os.File, error) {
 	rep, err := call[*TokenReply](ctx, c, opListen, "listen", name, address, network)
@@ -65,6 +74,13 @@ func (c *Client) listener(ctx context.Context, network, name, address string) (*
 		return nil, err
 	}
 	defer conn.Close()
+	if finder, ok := conn.(SocketFinder); ok {
+		f, err := finder.FindSocket(ctx, network, address)
+		if err != nil {
+			return nil, asError(opListen, err)
+		}
+		return f, nil
+	}
 	u, ok := conn.(*net.UnixConn)
 	if !ok {
 		return nil, Errf(CodeNotSupported, opListen, "a listener can only be handed over a unix socket", "use the driver of this machine")

@@ -2,11 +2,13 @@ package driver
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"net"
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/image"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // Driver makes and removes sandboxes. Its methods may be called by many goroutines and, as far as
@@ -57,6 +59,10 @@ type Driver interface {
 type Spec struct {
 	// ID names the sandbox: 1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit.
 	ID string `json:"id"`
+
+	// Driver names what the sandbox is run by, where the driver has a choice: "linux", "gvisor", "runc". Default:
+	// the driver's own, which Name gives.
+	Driver string `json:"driver,omitempty"`
 
 	// Image is the root file system that the sandbox starts from. It is never written to. It is required
 	// unless From is set.
@@ -214,4 +220,14 @@ type Finding struct {
 	Level  Level  `json:"level"`
 	Detail string `json:"detail"`         // what was found
 	Cure   string `json:"cure,omitempty"` // the command or change that helps; empty when all is well
+}
+
+// FindingOf is a Finding about an error, with its cure.
+func FindingOf(name string, level Level, err error) Finding {
+	f := Finding{Name: name, Level: level, Detail: err.Error()}
+	var e *sandbox.Error
+	if errors.As(err, &e) {
+		f.Detail, f.Cure = e.Message, e.Hint
+	}
+	return f
 }

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -155,7 +156,14 @@ func becomeExclusive(cfg *Config) (root bool, err error) {
 	// From here on every file is touched with the user's rights; with them go
 	// the capabilities that override permissions. Signals and changing the
 	// user of a command need neither.
-	if err := fsID(unix.SYS_SETFSGID, cfg.User.GID); err != nil {
+	err = fsID(unix.SYS_SETFSGID, cfg.User.GID)
+	if errors.Is(err, unix.ENOSYS) {
+		if err := effectiveIDs(cfg.User); err != nil {
+			return false, fmt.Errorf("guest: take the user's rights: %w", err)
+		}
+		return true, nil
+	}
+	if err != nil {
 		return false, fmt.Errorf("guest: take the user's group for files: %w", err)
 	}
 	if err := fsID(unix.SYS_SETFSUID, cfg.User.UID); err != nil {
@@ -171,6 +179,9 @@ func fsID(call uintptr, id uint32) error {
 		r, _, _ := syscall.RawSyscall(call, ^uintptr(0), 0, 0)
 		return uint32(r)
 	}
+	if _, _, errno := syscall.RawSyscall(call, ^uintptr(0), 0, 0); errno != 0 {
+		return errno
+	}
 	if now() == id {
 		return nil
 	}
@@ -179,6 +190,37 @@ func fsID(call uintptr, id uint32) error {
 	}
 	if now() != id {
 		return errors.New("the kernel did not allow it")
+	}
+	return nil
+}
+
+// The arguments of capset, reached by every thread.
+var (
+	capHeader = unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	capData   [2]unix.CapUserData
+)
+
+// effectiveIDs does for a kernel without ids of their own for files, gVisor's, what fsID does: the effective
+// ids of all threads become the user's. The real ones stay, and with them the capabilities to become the user
+// in commands; the effective ones among those the kernel has taken away for the change, and they are taken
+// back.
+func effectiveIDs(u User) error {
+	if u.UID == 0 {
+		return nil
+	}
+	if err := unix.Capget(&capHeader, &capData[0]); err != nil {
+		return err
+	}
+	const keep = ^uintptr(0)
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETRESGID, keep, uintptr(u.GID), keep); errno != 0 {
+		return errno
+	}
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETRESUID, keep, uintptr(u.UID), keep); errno != 0 {
+		return errno
+	}
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&capData[0])), 0)
+	if errno != 0 {
+		return errno
 	}
 	return nil
 }

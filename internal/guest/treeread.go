@@ -149,7 +149,7 @@ func (t *treeSource) entry(dir int, name, rel string, rules *tool.IgnoreRules, d
 	if err := t.w.WriteJSON(sandbox.FrameEntry, h); err != nil {
 		return err
 	}
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|openFlags, 0)
+	fd, err := openSubdir(dir, name)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil // another thing by now
 	}

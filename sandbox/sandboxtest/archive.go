@@ -264,7 +264,7 @@ func archiveBounds(t *test) {
 	_, err := t.extract("x", whole, archive.ExtractOptions{MaxBytes: 1 << 21})
 	t.ok(err)
 	// A sparse file counts by its size, not by what is in the archive.
-	if t.sh("tar --version | grep -q GNU").Exit.Success() {
+	if !t.h.OwnKernel && t.sh("tar --version | grep -q GNU").Exit.Success() {
 		t.out("mkdir s; truncate -s 1T s/huge; tar -C s -cSf s.tar huge")
 		data := []byte(t.read("s.tar"))
 		_, err := t.extract("y", data, archive.ExtractOptions{})

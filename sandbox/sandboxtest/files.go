@@ -309,7 +309,7 @@ func copyFiles(t *test) {
 	if diff := cmp.Diff(list("d"), list("e")); diff != "" {
 		t.Errorf("-original +copy\n%s", diff)
 	}
-	if n := strings.TrimSpace(t.out("du -k e/sparse | cut -f1")); len(n) > 4 {
+	if n := strings.TrimSpace(t.out("du -k e/sparse | cut -f1")); len(n) > 4 && !t.h.OwnKernel {
 		t.Errorf("the copy of a hole takes %s KiB", n)
 	}
 	_, err = t.box.Copy(t.ctx, "d/f", "e/f", sandbox.CopyOptions{})

@@ -29,6 +29,10 @@ type Harness struct {
 	// Tools: OpenCode's tools can be run.
 	Tools bool
 
+	// OwnKernel: the sandbox's kernel isn't Linux but gVisor. It finds no holes in files, and doesn't tell
+	// which process listens on a port.
+	OwnKernel bool
+
 	// Isolated: the sandbox has file systems and a network of its own.
 	Isolated bool
 }

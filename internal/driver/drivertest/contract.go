@@ -36,7 +36,7 @@ func testContract(t *testing.T, s Suite) {
 			return b.connect(t, id.(string))
 		},
 		Pids:     s.NoLimits() == "",
-		Isolated: true,
-		Tools:    true,
+		Isolated: true, OwnKernel: s.OwnKernel,
+		Tools: true,
 	})
 }

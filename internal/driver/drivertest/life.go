@@ -158,6 +158,7 @@ func (b *bed) host(t *testing.T, env ...string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
+	env = append(env, b.s.HostEnv...)
 	cmd.Env = append(os.Environ(), append(env, hostEnv+"="+b.home, guestEnv+"="+GuestBinary(t).Path)...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()

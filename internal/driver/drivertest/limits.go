@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"context"
 	"strings"
 	"testing"
 
@@ -33,6 +34,10 @@ func testPids(t *testing.T, s Suite) {
 	// They are still there, and yet there is room.
 	if got := output(t, c, "echo fine | cat | cat"); got != "fine" {
 		t.Errorf("after too many processes: %q", got)
+	}
+	if s.OwnKernel {
+		testStorm(t, b, "bomb", c)
+		return
 	}
 	// One that goes on for ever.
 	bash(t, c, "f() { f | f & }; f; sleep 1")
@@ -76,6 +81,10 @@ func testMemory(t *testing.T, s Suite) {
 	if got := output(t, c, strings.Replace(hog, "%s", "16M", 1)); got != "16777216" {
 		t.Errorf("16 MiB under a limit of 64: %q", got)
 	}
+	if s.OwnKernel {
+		testHogEnds(t, b, "hog", c, strings.Replace(hog, "%s", "256M", 1))
+		return
+	}
 	if got := output(t, c, strings.Replace(hog, "%s", "256M", 1)+"; echo ${PIPESTATUS[1]}"); !strings.HasSuffix(got, "\n137") {
 		t.Errorf("256 MiB under a limit of 64: %q", got)
 	}
@@ -92,6 +101,37 @@ func testMemory(t *testing.T, s Suite) {
 		t.Errorf("the guest was killed: it was process %d, now %+v", first, st)
 	}
 	if got := output(t, c, "echo fine"); got != "fine" {
+		t.Errorf("after a hog: %q", got)
+	}
+}
+
+// testStorm makes processes without end in a sandbox on a kernel of its own: it goes on or ends, and in either
+// case it can be used again.
+func testStorm(t *testing.T, b *bed, id string, c *sandbox.Client) {
+	output(t, c, "echo kept >file; sync")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	storm := sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"bash", "-c", "f() { f | f & }; f; sleep 1"}, Timeout: patience / 2}}
+	if _, err := c.Exec(ctx, storm); err != nil && sandbox.CodeOf(err) != sandbox.CodeConnectionLost {
+		t.Fatal(err)
+	}
+	must(t, b.Stop(t.Context(), id))
+	must(t, b.Start(t.Context(), id))
+	if got := output(t, b.connect(t, id), "cat file; echo fine | cat"); got != "kept\nfine" {
+		t.Errorf("after a fork bomb: %q", got)
+	}
+}
+
+// testHogEnds takes more memory than there may be in a sandbox on a kernel of its own: it ends, and can be
+// started again.
+func testHogEnds(t *testing.T, b *bed, id string, c *sandbox.Client, hog string) {
+	output(t, c, "echo kept >file; sync")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, err := c.Exec(ctx, sandbox.ExecSpec{ProcessSpec: sandbox.ProcessSpec{Argv: []string{"bash", "-c", hog}}})
+	wantCode(t, err, sandbox.CodeConnectionLost)
+	must(t, b.Start(t.Context(), id))
+	if got := output(t, b.connect(t, id), "cat file"); got != "kept" {
 		t.Errorf("after a hog: %q", got)
 	}
 }

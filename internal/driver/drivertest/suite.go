@@ -37,6 +37,24 @@ type Suite struct {
 	// whoever runs the tests.
 	OneUser func() bool
 
+	// OwnKernel says that a sandbox's programs run on a kernel of the sandbox's own, gVisor's, which the host
+	// sees as one process, and which differs from Linux:
+	//   - more memory than the limit, or processes that come and go without end, end the whole sandbox. Its files
+	//     stay, and it can be started again.
+	//   - What may not be written is refused for lack of rights before it is for being read-only.
+	//   - Set-user-id programs never count, without a mount saying so, and there is no list of keys.
+	//   - Named pipes are gone with the guest, and aren't copied to a fork. Holes in files are copied as zeros.
+	//     Times of files differ by parts of a second between what it says and what is kept.
+	//   - It doesn't tell which process listens on a port.
+	OwnKernel bool
+
+	// Brief leaves out what takes long (the contract of sandboxes, fifty of them at once) unless TONGS_TEST_LONG
+	// is set: for drivers that share that part of the work with one for which all of it runs.
+	Brief bool
+
+	// HostEnv is what a test binary that plays the host needs in its environment to make the same driver.
+	HostEnv []string
+
 	// NoRoot gives the reason why commands can't run as a sandbox's root here, or "". Nil is "".
 	NoRoot func() string
 }
@@ -133,6 +151,9 @@ func Run(t *testing.T, s Suite) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
+			if s.Brief && os.Getenv("TONGS_TEST_LONG") == "" && (test.name == "Contract" || test.name == "Parallel") {
+				t.Skip("takes long; TONGS_TEST_LONG=1 runs it")
+			}
 			test.run(t, s)
 		})
 	}

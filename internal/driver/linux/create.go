@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,7 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 		}
 		defer from.release()
 		spec.Image, spec.Network = from.record.Spec.Image, from.record.Spec.Network
+		spec.Driver = cmp.Or(spec.Driver, from.record.Spec.Driver)
 		spec.From = "" // it has no meaning any more once it is made
 	}
 	if err := checkImage(op, spec.Image); err != nil {
@@ -49,6 +51,10 @@ func (d *Driver) Create(ctx context.Context, spec driver.Spec) error {
 		return err
 	}
 	if err := d.mayRoot(op, spec); err != nil {
+		return err
+	}
+	spec.Driver = cmp.Or(spec.Driver, d.Name())
+	if _, err := d.runtimeOf(op, record{Spec: spec}); err != nil {
 		return err
 	}
 	unlock, err := d.locks.lock(ctx, spec.ID)
@@ -232,6 +238,7 @@ func (d *Driver) removeRuntime(ctx context.Context, id string) error {
 		errs = append(errs, d.groups.remove(ctx, d.groupName(id)))
 		cancel()
 	}
+	errs = append(errs, d.removeRuntimeTraces(ctx, id))
 	err := os.Remove(filepath.Join(d.dirs.run, socketName(id)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
@@ -342,10 +349,11 @@ func (d *Driver) Recover(ctx context.Context) ([]string, error) {
 	}
 	names := make(map[string]bool)
 	for id := range known {
-		names[socketName(id)] = true
+		names[socketName(id)], names[runtimeDir(id)] = true, true
 	}
+	errs = append(errs, d.recoverRuntimes(ctx, sockets, names, note))
 	for _, s := range sockets {
-		if strings.HasSuffix(s.Name(), ".sock") && s.Type()&fs.ModeSocket != 0 && !names[s.Name()] && len(s.Name()) == len(socketName("")) {
+		if strings.HasSuffix(s.Name(), ".sock") && s.Type()&(fs.ModeSocket|fs.ModeSymlink) != 0 && !names[s.Name()] && len(s.Name()) == len(socketName("")) {
 			if err := os.Remove(filepath.Join(d.dirs.run, s.Name())); err == nil {
 				note("removed socket %s of no sandbox", s.Name())
 			}

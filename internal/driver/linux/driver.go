@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -44,6 +45,12 @@ type Config struct {
 	// Guest is the first process of each sandbox. Default: driver.GuestBinary.
 	Guest *driver.Guest
 
+	// Runtimes start sandboxes whose Spec.Driver is their name.
+	Runtimes []Runtime
+
+	// Default is the Spec.Driver of sandboxes that name none: Name, the default, or a runtime's.
+	Default string
+
 	// NoIdmap and NoCgroups make the driver do without, as on a machine that has none. For tests.
 	NoIdmap, NoCgroups bool
 
@@ -74,6 +81,7 @@ type Driver struct {
 
 	guestOnce sync.Mutex
 	guest     *memfd // sealed copy of the guest binary
+	guestPath string // of another copy, for runtimes
 
 	rootless bool // this process isn't root: its sandboxes have the ids of their image's map, or its own one
 
@@ -150,8 +158,11 @@ func homeError(op, home string, err error) error {
 	return e
 }
 
-// Name is "linux".
-func (d *Driver) Name() string { return "linux" }
+// Name is the name of sandboxes' own driver where they are started by no runtime.
+const Name = "linux"
+
+// Name is that of the driver whose sandboxes are made where none is named.
+func (d *Driver) Name() string { return cmp.Or(d.cfg.Default, Name) }
 
 // Close lets go of what this process holds: the copy of the guest, and the watches on the guests it
 // has started. Those go on running.

@@ -69,6 +69,11 @@ type guestCgroup struct {
 // its record is written and it is watched; else nothing of it is left but its group and its socket.
 func (d *Driver) launch(ctx context.Context, r record, dir string, files []driver.File, lay func() error) (err error) {
 	const op = "start guest"
+	if rt, err := d.runtimeOf(op, r); err != nil {
+		return err
+	} else if rt != nil {
+		return d.launchRuntime(ctx, rt, r, dir, files, lay)
+	}
 	program, err := d.guestImage()
 	if err != nil {
 		return err
@@ -269,7 +274,11 @@ func (l *lateParts) make() error {
 }
 
 func (l *lateParts) makeGroup() error {
-	g, err := l.d.groups.create(l.d.groupName(l.r.Spec.ID), l.r.Spec.Limits, l.r.Base)
+	limits := l.r.Spec.Limits
+	if l.d.ownKernel(l.r) {
+		limits = aroundKernel(limits)
+	}
+	g, err := l.d.groups.create(l.d.groupName(l.r.Spec.ID), limits, l.r.Base)
 	l.group = g
 	return driver.Wrap("make cgroup", err)
 }
@@ -368,11 +377,7 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	if errors.As(err, &failure) && failure.Op == boot.OpLayers {
 		return fmt.Errorf("%w: %w", errNoLayers, err)
 	}
-	if failure != nil && failure.Op == boot.OpEgress {
-		return &sandbox.Error{Code: driver.CodeNoEgress, Op: "start guest", Err: err, Message: "the sandbox's way out can't be opened: " + failure.Message,
-			Hint: "it needs a kernel with nf_tables, NAT and REDIRECT (modprobe nf_tables nft_chain_nat nft_redir nft_reject_inet); or do without: mode = \"none\" in [network]"}
-	}
-	return err
+	return bootError(err)
 }
 
 // rootlessPlan says what a guest has to mount by itself.

@@ -61,6 +61,8 @@ func (d *Driver) leaksNow() ([]string, error) {
 		groups, err = d.groups.names()
 		errs = append(errs, err)
 	}
+	runtimeGroups, err := runtimeGroupDirs()
+	errs = append(errs, err)
 	owners, err := d.ids.owners()
 	errs = append(errs, err)
 	listening, err := listeningIn(d.dirs.run)
@@ -80,7 +82,7 @@ func (d *Driver) leaksNow() ([]string, error) {
 		dir := filepath.Join(d.dirs.sandboxes, e.Name())
 		if !unfinished {
 			if driver.CheckID("", e.Name()) == nil {
-				known[e.Name()], names[socketName(e.Name())] = true, true
+				known[e.Name()], names[socketName(e.Name())], names[runtimeDir(e.Name())] = true, true, true
 				g, ok, err := readGuest(dir)
 				answer[socketName(e.Name())] = err != nil || ok && alive(g, boot)
 			}
@@ -93,10 +95,19 @@ func (d *Driver) leaksNow() ([]string, error) {
 			continue
 		}
 		known[id], names[socketName(id)], answer[socketName(id)] = true, true, true
+		names[runtimeDir(id)] = true
 	}
 	for _, s := range sockets {
 		if strings.HasSuffix(s.Name(), ".sock") && !names[s.Name()] {
 			note("socket %s", filepath.Join(d.dirs.run, s.Name()))
+		}
+		if strings.HasSuffix(s.Name(), runtimeSuffix) && !names[s.Name()] {
+			note("directory %s", filepath.Join(d.dirs.run, s.Name()))
+		}
+	}
+	for _, dir := range runtimeGroups {
+		if id, ours := d.groupID(filepath.Base(dir)); ours && !known[id] {
+			note("cgroup %s", dir)
 		}
 	}
 	for _, name := range groups {

@@ -108,7 +108,7 @@ func (d *Driver) Dial(ctx context.Context, id string) (net.Conn, error) {
 	}
 	c, err := connect(ctx, d.dirs.run, socketName(id))
 	if err == nil {
-		return c, nil
+		return d.withSockets(id, c), nil
 	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()

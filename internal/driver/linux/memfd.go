@@ -3,6 +3,8 @@
 package linux
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -47,6 +49,24 @@ func sealedCopy(name string, r io.Reader) (*memfd, error) {
 		return nil, os.NewSyscallError("seal memory", err)
 	}
 	return &memfd{f}, nil
+}
+
+// sum names the program by its content.
+func (m *memfd) sum() (string, error) {
+	h := sha256.New()
+	if err := m.copyTo(h); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)[:16]), nil
+}
+
+func (m *memfd) copyTo(w io.Writer) error {
+	info, err := m.f.Stat()
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(w, io.NewSectionReader(m.f, 0, info.Size()))
+	return err
 }
 
 // logBytes is how much a guest can say on stdout and stderr in its whole life. More is refused to it

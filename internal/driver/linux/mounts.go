@@ -216,7 +216,7 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 		}
 		m.add(f, b.Target)
 	}
-	if err := prepare(fmt.Sprintf("/proc/self/fd/%d", m.root.Fd()), nil, r, files); err != nil {
+	if err := prepare(fmt.Sprintf("/proc/thread-self/fd/%d", m.root.Fd()), nil, r, files); err != nil {
 		return m, err
 	}
 	for _, b := range r.Spec.Binds {

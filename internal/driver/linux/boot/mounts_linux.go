@@ -40,7 +40,7 @@ func enterRoot(plan Plan, fds []int) error {
 		return fail("enter root", err)
 	}
 	for i, target := range plan.Mounts {
-		if err := attach(mounts[i], root, target[1:]); err != nil {
+		if err := Attach(mounts[i], root, target[1:]); err != nil {
 			return err
 		}
 	}
@@ -74,9 +74,9 @@ func enterRoot(plan Plan, fds []int) error {
 	return nil
 }
 
-// attach puts a mount at a place below root. No link is followed on the way: when a sandbox is started
+// Attach puts a mount at a place below root. No link is followed on the way: when a sandbox is started
 // again, what is on its disk was written by strangers.
-func attach(mount, root int, target string) error {
+func Attach(mount, root int, target string) error {
 	to, err := open(root, target)
 	if err != nil {
 		return fail("find mount point /"+target, err)
@@ -105,7 +105,7 @@ type filesystem struct {
 func filesystems(plan Plan) []filesystem {
 	tmp := []string{"mode=1777"}
 	if plan.TmpBytes >= 0 {
-		tmp = append(tmp, sized(plan.TmpBytes)...)
+		tmp = append(tmp, Sized(plan.TmpBytes)...)
 	}
 	pts := []string{"ptmxmode=0666", "mode=0620"}
 	if !plan.oneID() {
@@ -115,15 +115,15 @@ func filesystems(plan Plan) []filesystem {
 		{kind: "proc", target: "proc", attr: strict},
 		{kind: "sysfs", target: "sys", attr: strict | unix.MOUNT_ATTR_RDONLY, optional: true},
 		{kind: "devpts", target: "dev/pts", options: pts, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC},
-		{kind: "tmpfs", target: "dev/shm", options: append(sized(plan.ShmBytes), "mode=1777"), attr: strict},
+		{kind: "tmpfs", target: "dev/shm", options: append(Sized(plan.ShmBytes), "mode=1777"), attr: strict},
 		{kind: "mqueue", target: "dev/mqueue", attr: strict, optional: true},
 		{kind: "tmpfs", target: "tmp", options: tmp, attr: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV},
 	}
 }
 
-// sized gives the options of a tmpfs of so many bytes. Its inodes are bounded too, since each takes about a
+// Sized gives the options of a tmpfs of so many bytes. Its inodes are bounded too, since each takes about a
 // kilobyte of the kernel's memory, which nothing else bounds where there are no cgroups.
-func sized(bytes int64) []string {
+func Sized(bytes int64) []string {
 	return []string{"size=" + strconv.FormatInt(bytes, 10), "nr_inodes=" + strconv.FormatInt(max(bytes/4096, 1024), 10)}
 }
 
@@ -161,7 +161,7 @@ func mountNew(f filesystem, root int) error {
 		return err
 	}
 	defer unix.Close(m)
-	return attach(m, root, f.target)
+	return Attach(m, root, f.target)
 }
 
 // mask hides and locks parts of the fresh /proc and /sys. Entries that this kernel doesn't have are
@@ -185,7 +185,7 @@ func mask(root int) error {
 				return err
 			}
 			defer unix.Close(empty)
-			if err := attach(empty, root, rel); err != nil {
+			if err := Attach(empty, root, rel); err != nil {
 				return err
 			}
 			continue
@@ -194,7 +194,7 @@ func mask(root int) error {
 		if err != nil {
 			return fail("mask /"+rel, err)
 		}
-		err = attach(again, root, rel)
+		err = Attach(again, root, rel)
 		unix.Close(again)
 		if err != nil {
 			return err

@@ -53,9 +53,29 @@ type Plan struct {
 	// process starts.
 	Late []int `json:"late,omitempty"`
 
+	// Inside, instead of descriptors: an OCI runtime has made the place, and the process is in it already.
+	Inside *Inside `json:"inside,omitempty"`
+
 	// Rootless, instead of descriptors: a driver without rights can't prepare mounts, so the process
 	// makes them itself, of the host's files as it sees them.
 	Rootless *Rootless `json:"rootless,omitempty"`
+}
+
+// Inside says what is left to do in a place that an OCI runtime has made.
+type Inside struct {
+	// OwnKernel: the system calls are answered by a kernel of the sandbox's own, such as gVisor's. Its
+	// network was made outside, and what is masked and filtered elsewhere protects nobody there.
+	OwnKernel bool `json:"ownKernel,omitempty"`
+
+	// Listen is the path to listen at for the host, where a socket can't be inherited; ListenFD is the
+	// number that the socket gets. "" and 0: it was inherited.
+	Listen   string `json:"listen,omitempty"`
+	ListenFD int    `json:"listenFD,omitempty"`
+
+	// Pids is how many processes and threads commands may have, where the sandbox's own kernel counts them;
+	// PidsFD is the number that the group's file of tasks gets. 0 is no limit.
+	Pids   int64 `json:"pids,omitempty"`
+	PidsFD int   `json:"pidsFD,omitempty"`
 }
 
 // Rootless says what a process mounts by itself.
@@ -107,7 +127,7 @@ func (p Plan) oneID() bool { return p.Rootless != nil && !p.Rootless.Mapped }
 
 // descriptors is how many come with the plan.
 func (p Plan) descriptors() int {
-	if p.Rootless != nil {
+	if p.Rootless != nil || p.Inside != nil {
 		return len(p.Late)
 	}
 	return 1 + len(p.Mounts) + len(p.Late)
@@ -161,6 +181,17 @@ func DecodePlan(data []byte) (Plan, error) {
 	for _, n := range p.Late {
 		if n <= 2 || n > maxLateFD {
 			return Plan{}, fmt.Errorf("boot: plan: %d can't be the number of a late descriptor", n)
+		}
+	}
+	if in := p.Inside; in != nil {
+		if len(p.Mounts) > 0 || p.Rootless != nil {
+			return Plan{}, errors.New("boot: plan: inside a place that is made there is nothing to mount")
+		}
+		if in.Listen == "" && in.ListenFD != 0 || in.Listen != "" && (!clean(in.Listen) || in.ListenFD <= 2 || in.ListenFD > maxLateFD) {
+			return Plan{}, fmt.Errorf("boot: plan: can't listen at %q as descriptor %d", in.Listen, in.ListenFD)
+		}
+		if in.Pids < 0 || in.Pids == 0 && in.PidsFD != 0 || in.Pids > 0 && (in.PidsFD <= 2 || in.PidsFD > maxLateFD) {
+			return Plan{}, fmt.Errorf("boot: plan: can't limit to %d processes by descriptor %d", in.Pids, in.PidsFD)
 		}
 	}
 	if r := p.Rootless; r != nil {

@@ -44,8 +44,9 @@ var (
 
 // dropPrivileges gives up, in every thread and for good, what the guest doesn't need. That no program
 // can gain privileges was already settled by the driver, before this process was. A guest that isn't
-// root inside commands nobody else, and keeps nothing. rooted says that commands may run as root.
-func dropPrivileges(root, rooted bool) error {
+// root inside commands nobody else, and keeps nothing. rooted says that commands may run as root; ownKernel,
+// that the kernel is one without secure bits.
+func dropPrivileges(root, rooted, ownKernel bool) error {
 	bits := uintptr(noRoot)
 	switch {
 	case !root && rooted:
@@ -62,13 +63,15 @@ func dropPrivileges(root, rooted bool) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fail("turn core dumps off", err)
 	}
-	if rooted {
-		if err := bound(rootly); err != nil {
+	if rooted || ownKernel {
+		if err := bound(uint64(capData[0].Permitted)); err != nil {
 			return err
 		}
 	}
-	if err := allThreads("lock secure bits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, bits, 0); err != nil {
-		return err
+	if !ownKernel {
+		if err := allThreads("lock secure bits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, bits, 0); err != nil {
+			return err
+		}
 	}
 	if err := allThreads("drop capabilities", unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&capData[0])), 0); err != nil {
 		return err

@@ -71,6 +71,9 @@ func run(cfg Config) error {
 			return fail("take over descriptor", err)
 		}
 	}
+	if plan.Inside != nil {
+		return inside(cfg, plan)
+	}
 	if plan.Rootless != nil {
 		own, targets, err := ownMounts(*plan.Rootless)
 		if err != nil {
@@ -81,13 +84,8 @@ func run(cfg Config) error {
 	if err := enterRoot(plan, fds); err != nil {
 		return err
 	}
-	if err := network(); err != nil {
+	if err := Network(plan.Egress); err != nil {
 		return err
-	}
-	if plan.Egress {
-		if err := egress(); err != nil {
-			return err
-		}
 	}
 	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
 		return fail("set hostname", err)
@@ -95,7 +93,7 @@ func run(cfg Config) error {
 	if err := scratch(plan); err != nil {
 		return err
 	}
-	if err := dropPrivileges(!plan.oneID(), plan.Root); err != nil {
+	if err := dropPrivileges(!plan.oneID(), plan.Root, false); err != nil {
 		return err
 	}
 	if err := loadFilter(cfg.Clone3); err != nil {

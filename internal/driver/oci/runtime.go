@@ -1,0 +1,115 @@
+//go:build linux
+
+package oci
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/driver/linux"
+	"github.com/tongs-dev/tongs/sandbox"
+)
+
+// The names of the runtimes, as Spec.Driver and the configuration have them.
+const (
+	GVisor = "gvisor"
+	Runc   = "runc"
+	Crun   = "crun"
+)
+
+// Platform is how gVisor catches the system calls of what it runs.
+type Platform string
+
+// The platforms that need no virtualization of the processor.
+const (
+	Systrap Platform = "systrap" // the faster one
+	Ptrace  Platform = "ptrace"  // for kernels and machines on which systrap doesn't work
+)
+
+// runsc is gVisor.
+type runsc struct {
+	dir      string // where an installed one is looked for first
+	platform Platform
+}
+
+// NewGVisor gives gVisor as it is installed in a directory (Install) or on PATH.
+func NewGVisor(dir string, platform Platform) linux.Runtime {
+	if platform == "" {
+		platform = Systrap
+	}
+	return runsc{dir, platform}
+}
+
+func (runsc) Name() string    { return GVisor }
+func (runsc) OwnKernel() bool { return true }
+func (r runsc) Program() (string, error) {
+	path, err := FindGVisor(r.dir)
+	return path.Path, err
+}
+
+func (runsc) Config(p linux.Place) ([]byte, error) { return config(p, true) }
+
+func (r runsc) Args(p linux.Place) []string {
+	args := []string{
+		"--root=" + p.State, "--platform=" + string(r.platform),
+		// The network namespace is one of ours, set up and closed like that of any sandbox.
+		"--network=host",
+		// The one socket that the host connects to is made by the guest, in a directory of its own.
+		"--host-uds=create",
+		// What is written goes to the sandbox's own layer, and is there at the next start.
+		"--overlay2=none",
+		// The limits are around all of it already.
+		"--ignore-cgroups",
+		"run", "--detach", "--bundle=" + p.Bundle, "--pid-file=" + p.PID,
+	}
+	for i := range p.Files {
+		args = append(args, fmt.Sprintf("--pass-fd=%d:%d", 3+i, 3+i))
+	}
+	return append(args, p.ID)
+}
+
+// native is a runtime that uses the host's kernel: runc, or crun, which is called the same way.
+type native struct{ name string }
+
+// NewNative gives a runtime of the host's kernel by its name, Runc or Crun, as it is installed on PATH.
+func NewNative(name string) linux.Runtime { return native{name} }
+
+func (n native) Name() string  { return n.name }
+func (native) OwnKernel() bool { return false }
+
+func (n native) Program() (string, error) {
+	path, err := exec.LookPath(n.name)
+	if err != nil {
+		return "", &sandbox.Error{Code: driver.CodeUnsupported, Op: "find " + n.name, Message: n.name + " is not installed: " + err.Error(),
+			Hint: "install it (apt-get install " + n.name + "), or use another driver"}
+	}
+	return path, nil
+}
+
+func (native) Config(p linux.Place) ([]byte, error) { return config(p, false) }
+
+func (native) Args(p linux.Place) []string {
+	return []string{"--root=" + p.State, "run", "--detach", "--bundle=" + p.Bundle, "--pid-file=" + p.PID, fmt.Sprintf("--preserve-fds=%d", p.Files), p.ID}
+}
+
+func (n native) Check() []driver.Finding {
+	return check(n, n.name+" uses the host's kernel, as the driver linux does")
+}
+
+func (r runsc) Check() []driver.Finding { return check(r, "platform "+string(r.platform)) }
+
+func check(r linux.Runtime, what string) []driver.Finding {
+	name := "driver " + r.Name()
+	path, err := r.Program()
+	if err != nil {
+		return []driver.Finding{driver.FindingOf(name, driver.Warning, err)}
+	}
+	text, err := exec.Command(path, "--version").CombinedOutput()
+	if err != nil {
+		return []driver.Finding{driver.FindingOf(name, driver.Warning, fmt.Errorf("%s --version: %w", path, err))}
+	}
+	version, _, _ := strings.Cut(string(text), "\n")
+	return []driver.Finding{{Name: name, Level: driver.OK, Detail: fmt.Sprintf("%s (%s; %s)", path, version, what)}}
+}
