@@ -41,7 +41,7 @@ func TestRootlessRanges(t *testing.T) {
 }
 
 // asUser runs tests as an ordinary user, of which so many must pass.
-func asUser(t *testing.T, user idmaptest.User, tests string, least int) {
+func asUser(t *testing.T, user idmaptest.User, tests string, least int, env ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("TestDriver is rootless already")
@@ -72,6 +72,7 @@ func asUser(t *testing.T, user idmaptest.User, tests string, least int) {
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest, smallEnv + "=" + small, "TONGS_TEST_LONG=" + os.Getenv("TONGS_TEST_LONG")}
+	cmd.Env = append(cmd.Env, env...)
 	out, err := user.CombinedOutput(t, cmd)
 	passed := strings.Count(string(out), "--- PASS")
 	if err != nil || passed < least {
