@@ -40,7 +40,7 @@ var layers = map[string][]string{
 
 	"internal/egress":   {"sandbox"},
 	"internal/webfetch": {"sandbox"},
-	"internal/api":      {"internal/fleet", "internal/driver", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},
+	"internal/api":      {"internal/fleet", "internal/driver", "internal/image", "sandbox", "sandbox/remote", "capnweb", "capnweb/httprpc"},
 	"internal/preview":  {"sandbox"},
 	"internal/surface":  {"sandbox/...", "capnweb", "capnweb/httprpc"},
 

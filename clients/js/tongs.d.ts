@@ -61,6 +61,7 @@ export interface CreateOptions {
   name?: string;
   /** Give the sandbox of that name if there is one. */
   reuse?: boolean;
+  /** What it is made from: "host", or an image such as "debian:12", which is pulled. Default: as configured. */
   image?: string;
   labels?: Record<string, string>;
   env?: Record<string, string>;

@@ -14,6 +14,7 @@ import (
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/capnweb/httprpc"
 	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 	"github.com/tongs-dev/tongs/sandbox/remote"
 )
@@ -32,6 +33,8 @@ const (
 	maxCreations = 8
 	// callTimeout bounds the calls that change the set of sandboxes.
 	callTimeout = 2 * time.Minute
+	// pullTimeout bounds how long a sandbox that is to be made waits for its image.
+	pullTimeout = 30 * time.Minute
 )
 
 // sessionLimits are those of one connection. A client of one sandbox has two references to it, and one
@@ -62,6 +65,9 @@ type Config struct {
 	Titles func(ctx context.Context) map[string]string
 	// Project makes sandboxes start with the files of a project that has this id. Default: none do.
 	Project func(id string) fleet.Preparation
+	// Image gives the root file system of an image that a sandbox is to be made from, "host" included;
+	// release is called when that has been made. Default: there is only what the fleet's recipe has.
+	Image func(ctx context.Context, name string) (root image.Root, release func(), err error)
 	// Forget is told of each sandbox that was destroyed here. Default: nobody is.
 	Forget func(e fleet.Entry)
 }

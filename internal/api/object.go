@@ -14,6 +14,7 @@ import (
 	"github.com/tongs-dev/tongs/capnweb"
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 	"github.com/tongs-dev/tongs/sandbox/remote"
 )
@@ -174,8 +175,8 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 	if opts == nil {
 		opts = &remote.CreateOptions{}
 	}
-	if opts.Image != "" && opts.Image != fleet.HostImage {
-		return nil, sandbox.Errf(sandbox.CodeNotSupported, op, fmt.Sprintf("the image %.80q", opts.Image), "the only image so far is \"host\", the host's own toolchain")
+	if opts.Image != "" && o.s.cfg.Image == nil {
+		return nil, sandbox.Errf(sandbox.CodeNotSupported, op, fmt.Sprintf("the image %.80q", opts.Image), "leave it out: this endpoint has one image")
 	}
 	if len(opts.Env) > 1000 {
 		return nil, sandbox.Errf(sandbox.CodeInvalidArgument, op, "there are more than 1,000 variables", "write them to a file that commands read")
@@ -187,6 +188,17 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 		if e, err := o.s.cfg.Fleet.Lookup(opts.Name); err == nil && e.Name == opts.Name {
 			return o.box(e), nil
 		}
+	}
+	var root *image.Root
+	if opts.Image != "" {
+		ctx, cancel := context.WithTimeout(ctx, pullTimeout)
+		defer cancel()
+		r, release, err := o.s.cfg.Image(ctx, opts.Image)
+		if err != nil {
+			return nil, err
+		}
+		defer release() // no earlier: nobody removes it before the sandbox has it
+		root = &r
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -209,7 +221,7 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 		prepare = o.s.cfg.Project(opts.Project)
 	}
 	e, err := o.s.cfg.Fleet.Create(ctx, fleet.CreateOptions{
-		Name: opts.Name, Labels: opts.Labels, Env: env, Prepare: prepare,
+		Name: opts.Name, Labels: opts.Labels, Env: env, Prepare: prepare, Image: root, ImageName: opts.Image,
 		Root:   opts.Root,
 		Limits: driver.Limits{MemoryBytes: opts.MemoryBytes, Pids: opts.Pids, CPUs: opts.CPUs, TmpBytes: opts.TmpBytes, DiskBytes: opts.DiskBytes, DiskFiles: opts.DiskFiles},
 	})

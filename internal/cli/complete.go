@@ -5,12 +5,15 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 	"github.com/tongs-dev/tongs/sandbox/remote"
 )
@@ -157,6 +160,9 @@ func (p *completer) value(flag *kong.Flag) {
 	switch {
 	case flag.Name == "attach" && len(p.args) > 0:
 		p.processes(p.args[0])
+	case flag.Name == "image":
+		p.offer("host", "this machine's own toolchain")
+		p.images()
 	case flag.Name == "log-level":
 		for _, level := range []string{"debug", "info", "warn", "error"} {
 			p.offer(level, "")
@@ -177,6 +183,10 @@ func (p *completer) argument() {
 		for _, shell := range []string{"bash", "zsh", "fish"} {
 			p.offer(shell, "")
 		}
+	case "image inspect", "image rm", "image pull":
+		p.images()
+	case "image import":
+		p.files()
 	case "sandbox inspect", "sandbox rm":
 		p.names("")
 	case "sandbox exec", "sandbox shell", "sandbox ps", "sandbox ports", "sandbox token issue":
@@ -304,4 +314,27 @@ func (p *completer) box(name string, do func(*sandbox.Client)) {
 	}
 	defer box.Close()
 	do(box)
+}
+
+// images offers the names of images, and ids of those that have none.
+func (p *completer) images() {
+	cfg, err := p.g.load()
+	if err != nil {
+		return
+	}
+	if _, err := os.Stat(filepath.Join(cfg.Home, "images")); err != nil {
+		return // nothing is made for who presses Tab
+	}
+	_ = withImages(p.g, func(_ *Config, store *image.Store) error { // whoever presses Tab sees no errors
+		all, err := store.List()
+		for _, im := range all {
+			for _, n := range im.Names {
+				p.offer(image.Familiar(n.Name), image.ShortID(im.ID)+", "+size(im.Bytes))
+			}
+			if len(im.Names) == 0 {
+				p.offer(image.ShortID(im.ID), size(im.Bytes))
+			}
+		}
+		return err
+	})
 }

@@ -45,6 +45,9 @@ type Config struct {
 	OpenCodeBinary string `toml:"opencode_binary"`
 	// OpenCodeConfig is an opencode.json (comments allowed) that is merged under what Tongs enforces.
 	OpenCodeConfig string `toml:"opencode_config"`
+	// Image is what sandboxes are made from: "host" (the default), the host's own toolchain, or an image such
+	// as debian:12, which is pulled when it isn't there.
+	Image string `toml:"image"`
 	// Scripted offers the model tongs/scripted, which follows a script instead of thinking.
 	Scripted bool `toml:"scripted"`
 	// Lease is how long a sandbox waits for a host before it ends itself. Default 24h.

@@ -57,7 +57,7 @@ func (s *service) openAPI() (err error) {
 	e.server = api.New(api.Config{
 		Fleet: s.fleet, Tokens: e.tokens, Logger: s.log.With("from", "api"), Version: tongs.Version,
 		Hosts: s.cfg.Hosts, Origins: s.cfg.APIOrigins, Root: s.host.RootSession, Titles: s.sessionTitles,
-		Surface: s.surface, Forget: s.forgotten, Project: s.projects.prepare,
+		Surface: s.surface, Forget: s.forgotten, Project: s.projects.prepare, Image: s.images.root,
 	})
 	e.http = api.NewServer(e.server, s.log)
 	go func() {

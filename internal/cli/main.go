@@ -25,6 +25,7 @@ type commands struct {
 
 	Up      upCommand      `cmd:"" help:"Run the service: OpenCode at http://localhost:8787, every tool call in a sandbox."`
 	Sandbox sandboxCommand `cmd:"" aliases:"sb" help:"Make, use and destroy sandboxes of a running service."`
+	Image   imageCommand   `cmd:"" help:"Get, list and remove the images that sandboxes are made from."`
 	Down    downCommand    `cmd:"" help:"Stop the service and every sandbox. Files are kept."`
 	Demo    demoCommand    `cmd:"" help:"Let a scripted model do one small task, and show where everything happened."`
 	Verify  verifyCommand  `cmd:"" help:"Drive every door of OpenCode and say where each one leads: a table, and whether any escapes."`

@@ -18,6 +18,7 @@ import (
 type sandboxCreateCommand struct {
 	Name           string            `arg:"" optional:"" help:"1 to 40 of a-z, 0-9 and '-'. Default: made up."`
 	Reuse          bool              `help:"Take the sandbox of that name if there is one."`
+	Image          string            `placeholder:"IMAGE" help:"What it is made from: an image such as debian:12, pulled when it is not there, or host. Default: as configured."`
 	Project        string            `placeholder:"DIR" help:"Start with this directory's files, as they are now. The directory is only read."`
 	ProjectIgnored bool              `name:"project-ignored" help:"Take what the project's git ignores, too."`
 	Label          map[string]string `short:"l" placeholder:"KEY=VALUE" help:"A label (repeatable)."`
@@ -46,7 +47,7 @@ EXIT STATUS
 
 // Run makes a sandbox.
 func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, a *APIFlags) error {
-	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Labels: c.Label, Root: c.Root, Pids: c.Pids, CPUs: c.CPUs, DiskFiles: c.Files}
+	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Image: c.Image, Labels: c.Label, Root: c.Root, Pids: c.Pids, CPUs: c.CPUs, DiskFiles: c.Files}
 	env, err := variables(c.Env)
 	if err != nil {
 		return err
@@ -70,6 +71,9 @@ func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, 
 		return err
 	}
 	defer host.Close()
+	if err := a.pullFor(ctx, s, g, c.Image); err != nil {
+		return err
+	}
 	if c.Project != "" {
 		layer, err := takeFor(ctx, s, g, c.Project, c.ProjectIgnored)
 		if err != nil {

@@ -109,11 +109,16 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 	}
 	connections := &wire{Listener: listener}
 	e.Values[wireKey{}] = connections
+	store, err := openImages(&Config{Home: home})
+	if err != nil {
+		return err
+	}
+	made := &images{store: store, host: root}
 	s := &service{fleet: f}
 	if s.preview, err = preview.New(preview.Config{Boxes: previewBoxes{f}, Listen: "127.0.0.1:8787", Open: true}); err != nil {
 		return err
 	}
-	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test", Surface: s.surface, Project: p.prepare})
+	server := api.New(api.Config{Fleet: f, Tokens: tokens, Logger: slog.New(slog.DiscardHandler), Version: "test", Surface: s.surface, Project: p.prepare, Image: made.root})
 	web := api.NewServer(server, slog.New(slog.DiscardHandler))
 	go web.Serve(connections)
 	collecting, stop := context.WithCancel(context.Background())
@@ -125,6 +130,7 @@ func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
 		server.Close()
 		web.Close()
 		tokens.Close()
+		made.close()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := f.DestroyAll(ctx); err != nil {

@@ -59,6 +59,7 @@ type service struct {
 	preview   *preview.Handler
 	states    surface.States // of sandboxes, for those who use them as programs
 	url       string         // of the front
+	images    images         // what sandboxes are made from
 	failed    chan error     // what ends the service from inside
 	canaryKey string         // of the scripted models' provider, when there is a check
 	notes     []string       // for the person who starts it, one line each
@@ -123,7 +124,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 
 	s.projects = newProjects(cfg, s.driver, log.With("from", "project"))
 	var binary opencode.Binary
-	var root image.Root
+	var root, sessionRoot image.Root
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
 		binary, err = obtain(groupCtx, cfg, opts, log)
@@ -133,25 +134,20 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		if err := s.recover(groupCtx); err != nil {
 			return err
 		}
-		var notes []image.Note
-		root, notes, err = image.Host(groupCtx, image.HostConfig{Dir: filepath.Join(cfg.Home, "images")})
-		for _, note := range notes {
-			log.Debug("host image", "subject", note.Subject, "visible", note.Visible, "detail", note.Detail)
-		}
-		if err != nil {
+		if root, sessionRoot, err = s.openRoots(groupCtx, opts); err != nil {
 			return err
 		}
-		return s.takeProject(groupCtx, root, opts.status)
+		return s.takeProject(groupCtx, sessionRoot, opts.status)
 	})
 	if err = group.Wait(); err != nil {
 		return nil, err
 	}
 
-	recipe := driver.Spec{Image: root, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(), Root: cfg.Sandbox.Root}
+	recipe := driver.Spec{Image: sessionRoot, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(), Root: cfg.Sandbox.Root}
 	if s.egress, err = cfg.network(&recipe, os.LookupEnv, log.With("from", "egress")); err != nil {
 		return nil, err
 	}
-	config := fleet.Config{Driver: s.driver, Logger: log, Recipe: recipe, Reserved: []string{agentHostName}}
+	config := fleet.Config{Driver: s.driver, Logger: log, Recipe: recipe, Image: cfg.imageName(), Reserved: []string{agentHostName}}
 	config.Prepare, config.Ended = s.projects.prepareSession(), func(string) { s.projects.removed() }
 	if s.egress != nil {
 		config.Reached = func(ctx context.Context, box fleet.Sandbox) error { return s.egress.Serve(ctx, box.ID, box.Client) }
@@ -414,6 +410,7 @@ func (s *service) end(ctx context.Context, sandboxes func(*fleet.Fleet, context.
 	if s.driver != nil {
 		errs = append(errs, detach(ctx, s.driver), s.driver.Close())
 	}
+	s.images.close()
 	if s.home != nil {
 		s.home.release()
 	}

@@ -23,6 +23,7 @@ type ServiceFlags struct {
 	Project        string   `placeholder:"DIR" env:"TONGS_PROJECT" help:"Each new session's sandbox starts with this directory's files, as they are then. The directory is only read."`
 	ProjectIgnored bool     `name:"project-ignored" env:"TONGS_PROJECT_IGNORED" help:"Take what the project's git ignores, too."`
 	Storage        string   `placeholder:"SIZE" env:"TONGS_STORAGE" help:"Give sandboxes a file system of their own of this size, such as 50GiB, in a file of the home. It needs root. Default: they are on the disk of the home."`
+	Image          string   `placeholder:"IMAGE" env:"TONGS_IMAGE" help:"What sandboxes are made from: an image such as debian:12, pulled when it is not there. Default: host, this machine's own toolchain."`
 	Scripted       bool     `env:"TONGS_SCRIPTED" help:"Offer tongs/scripted, a model that follows a script (for trying things out without a key)."`
 }
 
@@ -35,6 +36,7 @@ func (f *ServiceFlags) apply(cfg *Config) error {
 	}
 	override(&cfg.OpenCodeBinary, f.OpenCodeBinary)
 	override(&cfg.OpenCodeConfig, f.OpenCodeConfig)
+	override(&cfg.Image, f.Image)
 	if f.Storage != "" {
 		if err := cfg.Storage.Size.UnmarshalText([]byte(f.Storage)); err != nil {
 			return usageError{fmt.Errorf("--storage: %w", err)}

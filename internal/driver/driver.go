@@ -198,6 +198,7 @@ type Status struct {
 	Running bool
 	PID     int // of the guest, as the host sees it; 0 when it isn't running
 	Created time.Time
+	Image   image.Root // what it was made from; of no meaning for a damaged one
 
 	// Damaged says why a sandbox can't be started, if it can't: its record is unreadable, say. It is
 	// kept until somebody destroys it.

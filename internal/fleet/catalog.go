@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -76,6 +77,9 @@ type CreateOptions struct {
 	Env []string
 	// Prepare, if set, completes its recipe.
 	Prepare Preparation
+	// Image, if set, replaces that of the recipe, and ImageName says what it is called.
+	Image     *image.Root
+	ImageName string
 	// Limits replace those of the recipe where they are not 0.
 	Limits driver.Limits
 	// Root lets its commands run as its root too, whatever the recipe says.
@@ -124,7 +128,7 @@ func (f *Fleet) Create(ctx context.Context, opts CreateOptions) (Entry, error) {
 		return Entry{}, err
 	}
 	return Entry{
-		ID: m.id, Name: opts.Name, State: Running, Created: time.Now(), Image: HostImage, Project: m.takenIn(), Labels: maps.Clone(opts.Labels), key: k,
+		ID: m.id, Name: opts.Name, State: Running, Created: time.Now(), Image: spec.Labels[labelImage], Project: m.takenIn(), Labels: maps.Clone(opts.Labels), key: k,
 	}, nil
 }
 
@@ -161,7 +165,10 @@ func (f *Fleet) named(op string, opts CreateOptions) (driver.Spec, error) {
 	if len(opts.Labels) > MaxLabels {
 		return spec, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("%d labels were given", len(opts.Labels)), fmt.Sprintf("at most %d", MaxLabels))
 	}
-	spec.Labels = map[string]string{labelImage: HostImage}
+	spec.Labels = map[string]string{labelImage: cmp.Or(f.cfg.Image, HostImage)}
+	if opts.Image != nil {
+		spec.Image, spec.Labels[labelImage] = *opts.Image, cmp.Or(opts.ImageName, opts.Image.ID)
+	}
 	for name, value := range opts.Labels {
 		if name == "" || len(name) > MaxLabelKeyBytes || len(value) > MaxLabelValueBytes || strings.ContainsFunc(name+value, func(r rune) bool { return r < ' ' }) {
 			return spec, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("the label %.80q is too long or holds control characters", name),

@@ -41,6 +41,8 @@ type Config struct {
 	Driver driver.Driver
 	// Recipe is how a session's sandbox is made. The fleet fills in ID and its labels.
 	Recipe driver.Spec
+	// Image is what the recipe's image is called. Default HostImage.
+	Image  string
 	Logger *slog.Logger
 	// Prepare, if set, completes the recipe of each session's sandbox that is about to be made, unless it starts with the
 	// files of another one.

@@ -103,6 +103,9 @@ func (m *member) try(a *attempt, spec driver.Spec) {
 			spec.Labels = make(map[string]string)
 		}
 		spec.Labels[m.key.label] = m.key.value
+		if image := m.fleet.cfg.Image; image != "" && spec.Labels[labelImage] == "" && !m.fleet.reserved(m.key) {
+			spec.Labels[labelImage] = image
+		}
 		if err = m.make(ctx, spec); err == nil {
 			made = true
 			client, err = sandbox.Connect(ctx, m.fleet.dialer(m.id))

@@ -46,7 +46,8 @@ type CreateOptions struct {
 	// Reuse gives the sandbox of that name if there is one, whatever else is asked
 	// for; without it that is ALREADY_EXISTS.
 	Reuse bool `json:"reuse,omitempty"`
-	// Image is "" or "host": the host's own toolchain. There is no other yet.
+	// Image is what it is made from: "host", the host's own toolchain, or an image such as
+	// debian:12, which is pulled when the host doesn't have it. "" is the configured one.
 	Image string `json:"image,omitempty"`
 	// Project is the id of the files of a project that it starts with: those that `tongs sandbox create --project`
 	// has put into the home, or that another sandbox has. A directory cannot be named here: whoever has a token

@@ -225,7 +225,7 @@ func (d *Driver) status(id, boot string) (driver.Status, error) {
 	if err != nil {
 		return driver.Status{}, err
 	}
-	s := driver.Status{ID: id, Labels: r.Spec.Labels, Created: r.Created}
+	s := driver.Status{ID: id, Labels: r.Spec.Labels, Created: r.Created, Image: r.Spec.Image}
 	g, ok, err := readGuest(dir)
 	if err != nil {
 		return driver.Status{}, err

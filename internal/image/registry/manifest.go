@@ -104,8 +104,8 @@ func cmpOr(a, b string) string {
 	return b
 }
 
-// MaxLayers is how many layers an image may have. A sandbox takes 128 directories, of which one is ours.
-const MaxLayers = 127
+// MaxLayers is how many layers an image may have. A sandbox takes 128 directories, of which one is ours and one a project's.
+const MaxLayers = 126
 
 // MaxBytes is how large the layers of an image may be together, compressed: 64 GiB.
 const MaxBytes = 64 << 30
