@@ -65,6 +65,8 @@ export interface CreateOptions {
   image?: string;
   labels?: Record<string, string>;
   env?: Record<string, string>;
+  /** What runs it. Default: as configured. */
+  driver?: "linux" | "gvisor" | "runc" | "crun";
   /** Its commands may also run as its root: `user: "root"`. */
   root?: boolean;
   memoryBytes?: number;

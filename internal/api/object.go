@@ -136,7 +136,7 @@ func (o *object) titles(ctx context.Context, entries []fleet.Entry) map[string]s
 func infoOf(e fleet.Entry, titles map[string]string) remote.Info {
 	return remote.Info{
 		ID: e.ID, Name: e.Name, Session: e.Session, Title: titles[e.Session], State: string(e.State), Damage: e.Damage,
-		Created: e.Created, Image: e.Image, Project: e.Project, Labels: e.Labels,
+		Created: e.Created, Image: e.Image, Project: e.Project, Labels: e.Labels, Driver: e.Driver,
 	}
 }
 
@@ -222,7 +222,7 @@ func (o *object) create(ctx context.Context, opts *remote.CreateOptions) (*capnw
 	}
 	e, err := o.s.cfg.Fleet.Create(ctx, fleet.CreateOptions{
 		Name: opts.Name, Labels: opts.Labels, Env: env, Prepare: prepare, Image: root, ImageName: opts.Image,
-		Root:   opts.Root,
+		Root: opts.Root, Driver: opts.Driver,
 		Limits: driver.Limits{MemoryBytes: opts.MemoryBytes, Pids: opts.Pids, CPUs: opts.CPUs, TmpBytes: opts.TmpBytes, DiskBytes: opts.DiskBytes, DiskFiles: opts.DiskFiles},
 	})
 	if opts.Reuse && sandbox.CodeOf(err) == sandbox.CodeAlreadyExists {

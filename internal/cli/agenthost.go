@@ -63,6 +63,7 @@ func agentHostSpec(opencodeDir string, root image.Root, limits Limits, lease Dur
 	}
 	spec := driver.Spec{
 		Image:    root,
+		Driver:   driver.Linux,
 		Binds:    []driver.Bind{{Source: opencodeDir, Target: agentHostOpenCode}},
 		Files:    []driver.File{{Path: agentHostShell, Data: shell, Mode: 0o755}},
 		Limits:   limits.driver(),

@@ -68,6 +68,8 @@ func TestMistakes(t *testing.T) {
 	}{
 		{"unknown command", []string{"upp"}, 2, `unexpected argument upp, did you mean "up"`},
 		{"unknown flag", []string{"up", "--lissten", "x"}, 2, `unknown flag --lissten`},
+		{"unknown driver", []string{"up", "--driver", "kvm"}, 2, `driver "kvm": use one of linux, gvisor, runc, crun`},
+		{"unknown platform", []string{"driver", "list", "--config", write(t, "p.toml", "gvisor_platform = \"kvm\"\n")}, 2, `gvisor_platform "kvm": use systrap or ptrace`},
 		{"unknown key", []string{"up", "--config", write(t, "c.toml", "listen = \"127.0.0.1:0\"\nlisten_on = 1\n")}, 2, `unknown configuration key listen_on \(line 2\)`},
 		{"wrong type", []string{"up", "--config", write(t, "c.toml", "[sandbox]\npids = \"many\"\n")}, 2, `c.toml:2:`},
 		{"wrong size", []string{"up", "--config", write(t, "c.toml", "[sandbox]\nmemory = \"lots\"\n")}, 2, `"lots" is not a size: write 512MiB`},

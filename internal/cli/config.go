@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,11 @@ type Config struct {
 	// Keys are API keys by provider, for example openai = "sk-…". The usual environment variables
 	// (OPENAI_API_KEY …) stand above them. The file must not be readable by others then.
 	Keys map[string]string `toml:"keys"`
+	// Driver is what runs sandboxes: "linux" (the default), "gvisor", "runc" or "crun"; docs/drivers.md. The
+	// agent host runs by "linux" in any case.
+	Driver string `toml:"driver"`
+	// Platform is how gVisor catches system calls: "systrap" (the default) or "ptrace".
+	Platform string `toml:"gvisor_platform"`
 	// Sandbox bounds each session's sandbox; AgentHost bounds the one in which OpenCode runs.
 	Sandbox   Sandbox `toml:"sandbox"`
 	AgentHost Limits  `toml:"agent_host"`
@@ -301,6 +307,14 @@ func (c *Config) validate() error {
 		if c.Project, err = filepath.Abs(c.Project); err != nil {
 			return fmt.Errorf("project %q: %w", c.Project, err)
 		}
+	}
+	if c.Driver != "" && !slices.Contains(driver.Names, c.Driver) {
+		return fmt.Errorf("driver %q: use one of %s", c.Driver, strings.Join(driver.Names, ", "))
+	}
+	switch c.Platform {
+	case "", "systrap", "ptrace":
+	default:
+		return fmt.Errorf("gvisor_platform %q: use systrap or ptrace", c.Platform)
 	}
 	if c.Log.Level != "" {
 		if err := new(slog.Level).UnmarshalText([]byte(c.Log.Level)); err != nil {

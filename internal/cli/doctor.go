@@ -150,6 +150,7 @@ func examine(ctx context.Context, cfg *Config) []driver.Finding {
 		add("sandboxes", driver.Failure, err.Error(), "")
 	} else {
 		findings = append(findings, d.Check(ctx)...)
+		findings = append(findings, checkRuntimes(cfg)...)
 		if err := detach(ctx, d); err != nil {
 			add("storage", driver.Warning, err.Error(), "")
 		}

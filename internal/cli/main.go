@@ -29,6 +29,7 @@ type commands struct {
 	Down    downCommand    `cmd:"" help:"Stop the service and every sandbox. Files are kept."`
 	Demo    demoCommand    `cmd:"" help:"Let a scripted model do one small task, and show where everything happened."`
 	Verify  verifyCommand  `cmd:"" help:"Drive every door of OpenCode and say where each one leads: a table, and whether any escapes."`
+	Driver  driverCommand  `cmd:"" help:"What runs sandboxes: see what is there, and install gVisor."`
 	Doctor  doctorCommand  `cmd:"" help:"Say what this machine can do, what is missing, and how to get it."`
 	Version versionCommand `cmd:"" help:"Print the versions of tongs and of the OpenCode it runs."`
 

@@ -23,6 +23,7 @@ type sandboxCreateCommand struct {
 	ProjectIgnored bool              `name:"project-ignored" help:"Take what the project's git ignores, too."`
 	Label          map[string]string `short:"l" placeholder:"KEY=VALUE" help:"A label (repeatable)."`
 	Env            []string          `short:"e" sep:"none" placeholder:"KEY=VALUE" help:"A variable of its commands (repeatable)."`
+	Driver         string            `placeholder:"NAME" help:"What runs it: linux, gvisor (a kernel of its own), runc or crun. Default: as configured."`
 	Root           bool              `help:"Its commands may also run as its root (exec --user root), to install software."`
 	Memory         string            `placeholder:"SIZE" help:"What its commands may use together, such as 512MiB."`
 	Pids           int64             `help:"How many processes and threads."`
@@ -47,7 +48,7 @@ EXIT STATUS
 
 // Run makes a sandbox.
 func (c *sandboxCreateCommand) Run(ctx context.Context, s *streams, g *Globals, a *APIFlags) error {
-	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Image: c.Image, Labels: c.Label, Root: c.Root, Pids: c.Pids, CPUs: c.CPUs, DiskFiles: c.Files}
+	opts := remote.CreateOptions{Name: c.Name, Reuse: c.Reuse, Image: c.Image, Labels: c.Label, Root: c.Root, Driver: c.Driver, Pids: c.Pids, CPUs: c.CPUs, DiskFiles: c.Files}
 	env, err := variables(c.Env)
 	if err != nil {
 		return err
@@ -223,6 +224,7 @@ func describe(w io.Writer, i *remote.Info) {
 	row("damage", i.Damage)
 	row("created", i.Created.Local().Format(time.DateTime)+" ("+ago(i.Created)+")")
 	row("image", i.Image)
+	row("driver", i.Driver)
 	for _, key := range slices.Sorted(maps.Keys(i.Labels)) {
 		row("label", key+"="+i.Labels[key])
 	}

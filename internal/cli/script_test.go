@@ -17,7 +17,6 @@ import (
 	"github.com/tongs-dev/tongs/internal/api"
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
-	"github.com/tongs-dev/tongs/internal/driver/linux"
 	"github.com/tongs-dev/tongs/internal/fleet"
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/internal/preview"
@@ -89,7 +88,7 @@ func TestScripts(t *testing.T) {
 
 // serveHome does for a home what `tongs up` does, without OpenCode.
 func serveHome(e *testscript.Env, home string, guest driver.Guest) error {
-	d, err := linux.New(linux.Config{Home: home, Guest: &guest})
+	d, err := testDriver(home, guest)
 	if err != nil {
 		return err
 	}

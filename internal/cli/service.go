@@ -118,6 +118,9 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	if err != nil {
 		return nil, err
 	}
+	if err = needDriver(cfg, cfg.Driver); err != nil {
+		return nil, err
+	}
 	if s.driver, err = newDriver(cfg, log); err != nil {
 		return nil, err
 	}
@@ -143,7 +146,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 
-	recipe := driver.Spec{Image: sessionRoot, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(), Root: cfg.Sandbox.Root}
+	recipe := driver.Spec{Image: sessionRoot, Limits: cfg.Sandbox.driver(), Lease: cfg.Lease.std(), Root: cfg.Sandbox.Root, Driver: cfg.Driver}
 	if s.egress, err = cfg.network(&recipe, os.LookupEnv, log.With("from", "egress")); err != nil {
 		return nil, err
 	}
@@ -183,7 +186,7 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	return s, nil
 }
 
-// newDriver makes the driver that the configuration names; there is one so far.
+// newDriver makes the driver of all sandboxes, whatever runs each of them.
 func newDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
 	return linuxDriver(cfg, log)
 }

@@ -19,6 +19,7 @@ type ServiceFlags struct {
 	APIListen      *string  `name:"api-listen" placeholder:"ADDR" env:"TONGS_API_LISTEN" help:"Address of the sandboxes' endpoint, for programs and for tongs sandbox. Default: 127.0.0.1:8788; empty is none."`
 	OpenCodeBinary string   `name:"opencode-binary" placeholder:"FILE" env:"TONGS_OPENCODE_BINARY" help:"An own OpenCode instead of the pinned one."`
 	OpenCodeConfig string   `name:"opencode-config" placeholder:"FILE" env:"TONGS_OPENCODE_CONFIG" help:"An opencode.json, merged under what Tongs enforces."`
+	Driver         string   `placeholder:"NAME" env:"TONGS_DRIVER" help:"What runs sandboxes: linux (the default), gvisor (a kernel of its own for each), runc or crun."`
 	SandboxRoot    bool     `env:"TONGS_SANDBOX_ROOT" help:"Commands may also run as the root of their sandbox (tongs sandbox exec --user root). Off by default."`
 	Project        string   `placeholder:"DIR" env:"TONGS_PROJECT" help:"Each new session's sandbox starts with this directory's files, as they are then. The directory is only read."`
 	ProjectIgnored bool     `name:"project-ignored" env:"TONGS_PROJECT_IGNORED" help:"Take what the project's git ignores, too."`
@@ -46,6 +47,7 @@ func (f *ServiceFlags) apply(cfg *Config) error {
 		cfg.Hosts = f.Hosts
 	}
 	cfg.Sandbox.Root = cfg.Sandbox.Root || f.SandboxRoot
+	override(&cfg.Driver, f.Driver)
 	override(&cfg.Project, f.Project)
 	cfg.ProjectIgnored = cfg.ProjectIgnored || f.ProjectIgnored
 	cfg.Scripted = cfg.Scripted || f.Scripted

@@ -11,6 +11,17 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
+// The names of what runs sandboxes, as Spec.Driver has them.
+const (
+	Linux  = "linux"  // namespaces of the host's kernel
+	GVisor = "gvisor" // a kernel of its own for each sandbox
+	Runc   = "runc"   // runtimes of the host's kernel
+	Crun   = "crun"
+)
+
+// Names are all of them.
+var Names = []string{Linux, GVisor, Runc, Crun}
+
 // Driver makes and removes sandboxes. Its methods may be called by many goroutines and, as far as
 // the directory it keeps them in is concerned, by many processes: calls about one sandbox wait for
 // each other, calls about different ones run side by side.
@@ -199,6 +210,7 @@ type Status struct {
 	PID     int // of the guest, as the host sees it; 0 when it isn't running
 	Created time.Time
 	Image   image.Root // what it was made from; of no meaning for a damaged one
+	Driver  string     // what runs it, as Spec.Driver has it
 
 	// Damaged says why a sandbox can't be started, if it can't: its record is unreadable, say. It is
 	// kept until somebody destroys it.

@@ -62,6 +62,7 @@ type Entry struct {
 	Image   string
 	Project string            // what LabelProject says; "" for none
 	Labels  map[string]string // those that its maker gave it
+	Driver  string            // what runs it, driver.Linux for instance
 
 	key key
 }
@@ -82,6 +83,8 @@ type CreateOptions struct {
 	ImageName string
 	// Limits replace those of the recipe where they are not 0.
 	Limits driver.Limits
+	// Driver runs it instead of the recipe's, if it is not "".
+	Driver string
 	// Root lets its commands run as its root too, whatever the recipe says.
 	Root bool
 }
@@ -129,6 +132,7 @@ func (f *Fleet) Create(ctx context.Context, opts CreateOptions) (Entry, error) {
 	}
 	return Entry{
 		ID: m.id, Name: opts.Name, State: Running, Created: time.Now(), Image: spec.Labels[labelImage], Project: m.takenIn(), Labels: maps.Clone(opts.Labels), key: k,
+		Driver: cmp.Or(spec.Driver, driver.Linux),
 	}, nil
 }
 
@@ -188,6 +192,7 @@ func (f *Fleet) named(op string, opts CreateOptions) (driver.Spec, error) {
 	spec.Limits.DiskBytes = cmp.Or(l.DiskBytes, spec.Limits.DiskBytes)
 	spec.Limits.DiskFiles = cmp.Or(l.DiskFiles, spec.Limits.DiskFiles)
 	spec.Root = spec.Root || opts.Root
+	spec.Driver = cmp.Or(opts.Driver, spec.Driver)
 	spec.Hostname = opts.Name
 	check := spec
 	check.ID = "x"
@@ -208,7 +213,7 @@ func (f *Fleet) Catalog(ctx context.Context) ([]Entry, error) {
 			continue
 		}
 		e := entryOf(k, status.ID)
-		e.Created, e.State, e.Damage = status.Created, Stopped, status.Damaged
+		e.Created, e.State, e.Damage, e.Driver = status.Created, Stopped, status.Damaged, status.Driver
 		switch {
 		case e.Damage != "":
 			e.State = Damaged

@@ -34,6 +34,7 @@ type Info struct {
 	Image   string            `json:"image"`
 	Project string            `json:"project,omitempty"` // the id of the project's files that it was made with
 	Labels  map[string]string `json:"labels,omitempty"`
+	Driver  string            `json:"driver,omitempty"` // what runs it: linux, gvisor, runc, crun
 	// Guest is what its guest says; only Inspect asks for it, and only while it runs.
 	Guest *sandbox.GuestInfo `json:"guest,omitempty"`
 }
@@ -57,6 +58,9 @@ type CreateOptions struct {
 	Labels map[string]string `json:"labels,omitempty"`
 	// Env is added to the environment of its commands.
 	Env map[string]string `json:"env,omitempty"`
+	// Driver is what runs it: "linux" (namespaces of the host's kernel), "gvisor" (a kernel of its own), "runc",
+	// "crun"; "" is the configured one. MACHINE_NOT_SUPPORTED where it isn't installed.
+	Driver string `json:"driver,omitempty"`
 	// Root lets its commands run as its root too (sandbox.ProcessSpec.User "root"),
 	// with which software is installed; it is nobody outside. The tools of a
 	// model don't use it.

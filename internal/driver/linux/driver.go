@@ -159,7 +159,7 @@ func homeError(op, home string, err error) error {
 }
 
 // Name is the name of sandboxes' own driver where they are started by no runtime.
-const Name = "linux"
+const Name = driver.Linux
 
 // Name is that of the driver whose sandboxes are made where none is named.
 func (d *Driver) Name() string { return cmp.Or(d.cfg.Default, Name) }

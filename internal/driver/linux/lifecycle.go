@@ -3,6 +3,7 @@
 package linux
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -225,7 +226,7 @@ func (d *Driver) status(id, boot string) (driver.Status, error) {
 	if err != nil {
 		return driver.Status{}, err
 	}
-	s := driver.Status{ID: id, Labels: r.Spec.Labels, Created: r.Created, Image: r.Spec.Image}
+	s := driver.Status{ID: id, Labels: r.Spec.Labels, Created: r.Created, Image: r.Spec.Image, Driver: cmp.Or(r.Spec.Driver, Name)}
 	g, ok, err := readGuest(dir)
 	if err != nil {
 		return driver.Status{}, err

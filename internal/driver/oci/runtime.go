@@ -14,9 +14,9 @@ import (
 
 // The names of the runtimes, as Spec.Driver and the configuration have them.
 const (
-	GVisor = "gvisor"
-	Runc   = "runc"
-	Crun   = "crun"
+	GVisor = driver.GVisor
+	Runc   = driver.Runc
+	Crun   = driver.Crun
 )
 
 // Platform is how gVisor catches the system calls of what it runs.
