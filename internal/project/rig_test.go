@@ -23,13 +23,13 @@ const inside = "home/user/project"
 
 // rig is a project of the user's, and a home of Tongs.
 type rig struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	home  string
 	store *project.Store
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("there is no git on this machine")
@@ -46,7 +46,7 @@ func newRig(t *testing.T) *rig {
 }
 
 // git runs git in a directory, as a user would.
-func git(t *testing.T, dir string, args ...string) string {
+func git(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	out, err := gitErr(t, dir, nil, args...)
 	if err != nil {
@@ -55,10 +55,10 @@ func git(t *testing.T, dir string, args ...string) string {
 	return strings.TrimSuffix(out, "\n")
 }
 
-func gitErr(t *testing.T, dir string, in []byte, args ...string) (string, error) {
+func gitErr(t testing.TB, dir string, in []byte, args ...string) (string, error) {
 	t.Helper()
 	// What the tests configure to be run must not be run by them.
-	cmd := exec.CommandContext(t.Context(), "git", append([]string{"-c", "core.fsmonitor=false", "-c", "filter.lfs.clean=", "-c", "filter.lfs.process="}, args...)...)
+	cmd := exec.CommandContext(t.Context(), "git", append([]string{"-c", "gc.auto=0", "-c", "core.fsmonitor=false", "-c", "filter.lfs.clean=", "-c", "filter.lfs.process="}, args...)...)
 	cmd.Dir = dir
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "GIT_") }),
@@ -71,7 +71,7 @@ func gitErr(t *testing.T, dir string, in []byte, args ...string) (string, error)
 	return string(out), err
 }
 
-func write(t *testing.T, dir, name, data string) {
+func write(t testing.TB, dir, name, data string) {
 	t.Helper()
 	p := filepath.Join(dir, name)
 	if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
@@ -104,7 +104,7 @@ func (r *rig) take(opts project.Options) *project.Layer {
 }
 
 // tree describes everything below a directory: kinds, rights, contents. With times it says whether anything was touched.
-func tree(t *testing.T, dir string, times bool) map[string]string {
+func tree(t testing.TB, dir string, times bool) map[string]string {
 	t.Helper()
 	all := map[string]string{}
 	err := filepath.WalkDir(dir, func(p string, e fs.DirEntry, err error) error {
@@ -160,13 +160,13 @@ func without(all map[string]string, dir string) map[string]string {
 
 // box stands for a sandbox: a copy of the layer, in which scripts run with its places for the sandbox's.
 type box struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	env  []string
 	path string
 }
 
-func newBox(t *testing.T, l *project.Layer) *box {
+func newBox(t testing.TB, l *project.Layer) *box {
 	t.Helper()
 	b := &box{t: t, root: t.TempDir()}
 	if out, err := exec.Command("cp", "-a", l.Root()+"/.", b.root).CombinedOutput(); err != nil {

@@ -85,7 +85,7 @@ type machine struct {
 	image  image.Root
 }
 
-func newMachine(t *testing.T) *machine {
+func newMachine(t testing.TB) *machine {
 	t.Helper()
 	if n, err := os.ReadFile("/proc/sys/user/max_user_namespaces"); os.Geteuid() != 0 && (err != nil || strings.TrimSpace(string(n)) == "0") {
 		t.Skip("this machine allows no user namespaces to ordinary users")
@@ -179,6 +179,14 @@ func TestInSandboxes(t *testing.T) {
 	m.sh(one, `echo more >>plain.txt; rm untracked; echo new >"new file"; chmod 700 dir; git add -A; git commit -qm work; echo x >>dir/b; mv .gitconfig x 2>&1`)
 	if second, err := states.Take(t.Context(), snapshot.Refs{Set: []string{"b"}}); err != nil || second == first {
 		t.Errorf("the state after it is %s, %v", second, err)
+	}
+	// Directories that came with the project can be renamed: at once where root makes the sandbox, else by copying.
+	rename := "git mv dir.x renamed && git mv renamed dir.x && echo ok"
+	if os.Geteuid() != 0 {
+		rename = "mv dir.x renamed && mv renamed dir.x && echo ok"
+	}
+	if got := m.sh(one, rename); got != "ok" {
+		t.Errorf("rename: %s", got)
 	}
 	// Another sandbox with the layer, and one that starts with the first one's files.
 	two, fork := m.sandbox("two", "", l), m.sandbox("fork", "one", nil)

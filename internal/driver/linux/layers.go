@@ -84,7 +84,7 @@ func stack(dir string, layers []string, userns int) (*os.File, error) {
 			return nil, err
 		}
 	}
-	options := []string{"source", "tongs", "upperdir", "../" + upperDir, "workdir", "../" + workDir}
+	options := []string{"source", "tongs", "redirect_dir", "on", "upperdir", "../" + upperDir, "workdir", "../" + workDir}
 	one := options
 	for _, name := range names {
 		one = append(one, "lowerdir+", name)

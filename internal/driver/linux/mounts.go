@@ -49,7 +49,8 @@ func privateMounts() error {
 
 // overlay makes the root: the sandbox's own layer on top of the image, whose ids are shifted into the
 // sandbox's range by userns. The paths are relative, so that what a sandbox can read about its mounts
-// doesn't tell where it is kept. The calling thread needs privateMounts.
+// doesn't tell where it is kept. Directories of the image can be renamed (redirect_dir): the mark by which that is done
+// is one that only the host's root can make. The calling thread needs privateMounts.
 func overlay(dir, image string, userns int) (*os.File, error) {
 	lower, err := idmapped(image, userns)
 	if err != nil {
@@ -64,7 +65,7 @@ func overlay(dir, image string, userns int) (*os.File, error) {
 		return nil, &os.PathError{Op: "move_mount", Path: filepath.Join(dir, lowerDir), Err: err}
 	}
 	root, err := newMount("overlay", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV,
-		"source", "tongs", "lowerdir", lowerDir, "upperdir", upperDir, "workdir", workDir)
+		"source", "tongs", "redirect_dir", "on", "lowerdir", lowerDir, "upperdir", upperDir, "workdir", workDir)
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		return nil, fmt.Errorf("%w: %w", errNoLayers, err)
 	}
