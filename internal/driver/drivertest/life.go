@@ -5,7 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -150,8 +150,8 @@ func testCancelledCreate(t *testing.T, s Suite) {
 	}
 }
 
-// host starts this test binary as the process that makes a sandbox.
-func (b *bed) host(t *testing.T, env ...string) *exec.Cmd {
+// start starts this test binary as a process that makes sandboxes.
+func (b *bed) start(t *testing.T, env ...string) (*exec.Cmd, io.Closer, io.Reader) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -173,6 +173,13 @@ func (b *bed) host(t *testing.T, env ...string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return cmd, stdin, stdout
+}
+
+// host starts one that has begun when this returns.
+func (b *bed) host(t *testing.T, env ...string) *exec.Cmd {
+	t.Helper()
+	cmd, _, stdout := b.start(t, env...)
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil || line != "ready\n" {
 		cmd.Process.Kill()
@@ -211,45 +218,6 @@ func testHostKilled(t *testing.T, s Suite) {
 	}
 	if got := output(t, b.connect(t, "orphan"), "cat file; pgrep -x sleep || echo gone"); got != "before\ngone" {
 		t.Errorf("got %q", got)
-	}
-}
-
-// testHostKilledAnywhere kills a host that makes and removes sandboxes all the time. Whatever it was at,
-// the next one cleans up, and what was finished works.
-func testHostKilledAnywhere(t *testing.T, s Suite) {
-	rounds := 6
-	if os.Getenv("TONGS_TEST_LONG") != "" {
-		rounds = 200
-	}
-	b := newBed(t, s)
-	for i := range rounds {
-		host := b.host(t, loopEnv+"=1")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(rand.IntN(60_000))*time.Microsecond)
-		<-ctx.Done() // a random moment is what this test is about
-		cancel()
-		if err := host.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		host.Wait()
-		done, err := b.Recover(t.Context())
-		if err != nil {
-			t.Fatalf("round %d: %v after %q", i, err, done)
-		}
-		all, err := b.List(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, st := range all {
-			if !st.Running || st.Damaged != "" {
-				t.Errorf("round %d: a finished sandbox is not running: %+v", i, st)
-			}
-			if err := b.Destroy(t.Context(), st.ID); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for _, l := range b.leaks(t) {
-			t.Errorf("round %d: left over after %q: %s", i, done, l)
-		}
 	}
 }
 

@@ -110,19 +110,8 @@ func playHost(s Suite, home string) error {
 		return err
 	}
 	spec := driver.Spec{ID: "orphan", Image: root, Labels: map[string]string{"of": "a dead host"}}
-	if os.Getenv(loopEnv) != "" {
-		fmt.Println("ready")
-		for i := 0; ; i++ {
-			spec.ID = fmt.Sprintf("loop-%d", i)
-			if err := d.Create(ctx, spec); err != nil {
-				return err
-			}
-			if i%2 == 0 {
-				if err := d.Destroy(ctx, spec.ID); err != nil {
-					return err
-				}
-			}
-		}
+	if way := os.Getenv(loopEnv); way != "" {
+		return errors.Join(playLoop(ctx, d, spec, way), d.Close())
 	}
 	if err := d.Create(ctx, spec); err != nil {
 		return err
@@ -145,7 +134,7 @@ func Run(t *testing.T, s Suite) {
 	}{
 		{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
 		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
-		{"HostKilledAnywhere", testHostKilledAnywhere}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
+		{"HostKilledAnywhere", testHostKilledAnywhere}, {"TwoHosts", testTwoHosts}, {"FullDisk", testFullDisk}, {"NoInodes", testNoInodes}, {"FullLater", testFullLater}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Many", testMany}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
 		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
 		{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},
 	} {

@@ -29,7 +29,7 @@ const oldestMajor, oldestMinor = 5, 19
 func (d *Driver) Check(ctx context.Context) []driver.Finding {
 	all := append([]driver.Finding{checkKernel()}, d.checkUser()...)
 	for _, check := range []func() driver.Finding{
-		checkNamespaces, checkLandlock, checkOverlay, checkMemfd, d.checkCgroups, checkSwap, d.checkSpace, d.checkDisk, d.checkGuest,
+		checkNamespaces, checkLandlock, checkOverlay, checkMemfd, d.checkCgroups, checkSwap, d.checkSpace, d.checkDisk, d.checkScale, d.checkGuest,
 	} {
 		all = append(all, check())
 	}

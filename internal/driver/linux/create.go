@@ -10,8 +10,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -85,6 +83,13 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec, from *
 		return err
 	}
 	defer lock.unlock()
+	// Whoever makes this sandbox holds this directory until it is finished, so from here on nobody else does.
+	if found, err := d.exists(spec.ID); found || err != nil {
+		if err == nil {
+			err = taken
+		}
+		return errors.Join(err, os.Remove(dir))
+	}
 
 	r := record{Version: recordVersion, Created: time.Now().UTC(), Spec: spec, Owner: os.Geteuid(), Copied: d.cannotLayer()}
 	undo := func(err error) error {
@@ -218,8 +223,12 @@ func (d *Driver) discard(ctx context.Context, id, dir string, base uint32) error
 	if err := d.endGuest(ctx, dir, 0); err != nil {
 		return err
 	}
-	if err := d.removeRuntime(ctx, id); err != nil {
+	if finished, err := d.exists(id); err != nil {
 		return err
+	} else if !finished { // else another process has made it, and these are its own
+		if err := d.removeRuntime(ctx, id); err != nil {
+			return err
+		}
 	}
 	if err := d.removeTree(ctx, dir); err != nil {
 		return err
@@ -267,124 +276,4 @@ func (d *Driver) endGuest(ctx context.Context, dir string, grace time.Duration) 
 		}
 	}
 	return os.Remove(filepath.Join(dir, guestFile))
-}
-
-// Recover removes what was cut short. It goes by the directories first, which know everything, and
-// then looks for what has none.
-func (d *Driver) Recover(ctx context.Context) ([]string, error) {
-	const op = "recover"
-	var done []string
-	var errs []error
-	note := func(format string, args ...any) { done = append(done, fmt.Sprintf(format, args...)) }
-
-	// What belongs to nobody is looked up before the directories: whoever makes a sandbox makes its
-	// directory first, so what is older than the list of directories and in none of them is left over.
-	sockets, err := os.ReadDir(d.dirs.run)
-	errs = append(errs, err)
-	var groups []string
-	if d.groups != nil {
-		groups, err = d.groups.names()
-		errs = append(errs, err)
-	}
-	owners, err := d.ids.owners()
-	errs = append(errs, err)
-	var limited []int
-	if d.quotas != nil {
-		limited, err = d.quotas.limited()
-		errs = append(errs, err)
-	}
-
-	entries, err := os.ReadDir(d.dirs.sandboxes)
-	if err != nil {
-		return nil, driver.Wrap(op, err)
-	}
-	known := make(map[string]bool)
-	for _, e := range entries {
-		if err := ctx.Err(); err != nil {
-			return done, err
-		}
-		name, dir := e.Name(), filepath.Join(d.dirs.sandboxes, e.Name())
-		id, unfinished := unfinishedID(name)
-		if !unfinished {
-			known[name] = true
-			continue
-		}
-		// A process that was killed while it started another is outlived by its locks for a moment.
-		lock, err := lockDir(ctx, op, dir, recoverPatience)
-		if err == nil {
-			err = lock.still(dir)
-		}
-		if err != nil {
-			known[id] = true // somebody is at it, or has finished it
-			if !errors.Is(err, fs.ErrNotExist) && sandbox.CodeOf(err) != driver.CodeBusy {
-				errs = append(errs, err)
-			}
-			continue
-		}
-		if strings.HasPrefix(name, newPrefix) {
-			err = d.discard(ctx, id, dir, 0)
-		} else {
-			err = d.discardGone(ctx, id, dir)
-		}
-		lock.unlock()
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		note("removed %s, which was never finished", dir)
-	}
-	for _, group := range groups {
-		if id, ours := d.groupID(group); ours && !known[id] {
-			// Its directory may have been removed by hand while it ran: nothing else ends it then.
-			ctx, cancel := within(ctx, killTimeout)
-			err := d.groups.remove(ctx, group)
-			cancel()
-			if err != nil { // no reason not to go on; its user ids stay taken
-				note("could not remove cgroup %s of no sandbox: %v", group, err)
-				known[id] = true
-				continue
-			}
-			note("ended what ran in cgroup %s of no sandbox, and removed it", group)
-		}
-	}
-	names := make(map[string]bool)
-	for id := range known {
-		names[socketName(id)], names[runtimeDir(id)] = true, true
-	}
-	errs = append(errs, d.recoverRuntimes(ctx, sockets, names, note))
-	for _, s := range sockets {
-		if strings.HasSuffix(s.Name(), ".sock") && s.Type()&(fs.ModeSocket|fs.ModeSymlink) != 0 && !names[s.Name()] && len(s.Name()) == len(socketName("")) {
-			if err := os.Remove(filepath.Join(d.dirs.run, s.Name())); err == nil {
-				note("removed socket %s of no sandbox", s.Name())
-			}
-		}
-	}
-	for base, id := range owners {
-		if !known[id] {
-			errs = append(errs, d.giveBack(id, base))
-			note("gave back the user ids of %s, which is gone", id)
-		}
-	}
-	for _, slot := range limited {
-		if base := uint32(slot) * rangeSize; owners[base] == "" && d.ids.owner(base) == "" {
-			errs = append(errs, d.quotas.limit(base, 0, 0))
-			note("removed a limit of disk of no sandbox")
-		}
-	}
-	slices.Sort(done)
-	return done, driver.Wrap(op, errors.Join(errs...))
-}
-
-// unfinishedID gives the id in the name of a directory of a sandbox that is being made or removed.
-func unfinishedID(name string) (string, bool) {
-	if id, ok := strings.CutPrefix(name, newPrefix); ok {
-		return id, true
-	}
-	if id, ok := strings.CutPrefix(name, gonePrefix); ok {
-		if i := strings.LastIndexByte(id, '~'); i >= 0 {
-			id = id[:i]
-		}
-		return id, true
-	}
-	return "", false
 }

@@ -141,7 +141,11 @@ func (d *Driver) unbounded() (why, cure string) {
 	why = fmt.Sprintf("%s on %s does not enforce project quotas", m.kind, m.source)
 	switch m.kind {
 	case "ext4":
-		cure = fmt.Sprintf("with %s unmounted, `tune2fs -O quota,project -Q prjquota %s`, and mount it with the option prjquota", m.dir, m.source)
+		how := "mount it with the option prjquota"
+		if m.dir == "/" {
+			how = "put rootflags=prjquota on the kernel's command line"
+		}
+		cure = fmt.Sprintf("with %s unmounted (for / from a rescue system), `tune2fs -O quota,project -Q prjquota %s`, and %s", m.dir, m.source, how)
 	case "xfs":
 		cure = fmt.Sprintf("mount %s with the option pquota (its file system can't be switched while it is mounted; for / it is rootflags=pquota on the kernel's command line)", m.dir)
 	default:

@@ -182,8 +182,10 @@ func (d *Driver) inUse(id string) (bool, error) {
 	if found, err := d.exists(id); found || err != nil {
 		return found, err
 	}
-	found, err := d.exists(newPrefix + id)
-	return found, err
+	if found, err := d.exists(newPrefix + id); found || err != nil {
+		return found, err
+	}
+	return d.exists(id) // finished between the two looks
 }
 
 // List reads the directory of sandboxes.

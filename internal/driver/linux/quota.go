@@ -71,7 +71,7 @@ func openQuotas(dir string, seed []byte) (*quotas, error) {
 	var state [256]byte // struct fs_quota_statv has 160
 	state[0] = quotaStateVersion
 	err = q.ctl(quotaState, 0, unsafe.Pointer(&state))
-	if err == nil && binary.NativeEndian.Uint16(state[2:])&quotaStateEnforced == 0 {
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) || err == nil && binary.NativeEndian.Uint16(state[2:])&quotaStateEnforced == 0 {
 		err = errNoQuotas
 	}
 	if err != nil {

@@ -198,24 +198,14 @@ func (d *Driver) removeRuntimeTraces(ctx context.Context, id string) error {
 	return os.RemoveAll(home)
 }
 
-// recoverRuntimes removes what runtimes have left of no sandbox: directories below run, of which known has the
-// names that stay, and groups.
-func (d *Driver) recoverRuntimes(ctx context.Context, entries []fs.DirEntry, known map[string]bool, note func(string, ...any)) error {
+// recoverRuntimes removes what runtimes have left of no sandbox: directories below run, and groups.
+func recoverRuntimes(ctx context.Context, left strays, note func(string, ...any)) error {
 	var errs []error
-	for _, e := range entries {
-		if e.IsDir() && filepath.Ext(e.Name()) == runtimeSuffix && !known[e.Name()] {
-			p := filepath.Join(d.dirs.run, e.Name())
-			errs = append(errs, os.RemoveAll(p))
-			note("removed %s of no sandbox", p)
-		}
+	for _, p := range left.runtimes {
+		errs = append(errs, os.RemoveAll(p))
+		note("removed %s of no sandbox", p)
 	}
-	groups, err := runtimeGroupDirs()
-	errs = append(errs, err)
-	for _, dir := range groups {
-		id, ours := d.groupID(filepath.Base(dir))
-		if !ours || known[runtimeDir(id)] {
-			continue
-		}
+	for _, dir := range left.runtimeGroups {
 		ctx, cancel := within(ctx, killTimeout)
 		err := removeGroup(ctx, dir)
 		cancel()
