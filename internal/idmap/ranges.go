@@ -156,7 +156,11 @@ func Grant() string {
 		}
 	}
 	span := fmt.Sprintf("%d-%d", from, from+Full-1)
-	return "sudo usermod --add-subuids " + span + " --add-subgids " + span + " " + who
+	command := "sudo usermod --add-subuids " + span + " --add-subgids " + span + " "
+	if len(names) == 1 { // newuidmap, too, knows only who has a line there
+		return fmt.Sprintf("sudo useradd --uid %s NAME (this user id has no line in /etc/passwd) && %sNAME", who, command)
+	}
+	return command + who
 }
 
 func missing(message, hint string, err error) error {

@@ -189,7 +189,7 @@ func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mo
 	}
 	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
 	if err != nil {
-		return nil, err
+		return nil, refusal("look at user namespace", makingNamespaces, err)
 	}
 	defer userns.Close()
 	if err := privateMounts(); err != nil {

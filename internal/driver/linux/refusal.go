@@ -36,7 +36,7 @@ type surroundings struct {
 
 // lookAround reads all of it. What can't be read counts as not there.
 func lookAround() surroundings {
-	s := surroundings{root: os.Geteuid() == 0}
+	var s surroundings
 	if n, ok := sysctl("kernel/unprivileged_userns_clone"); ok && n == 0 {
 		s.cloneOff = true
 	}
@@ -55,6 +55,9 @@ func lookAround() surroundings {
 	for line := range strings.Lines(string(status)) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch v = strings.TrimSpace(v); k {
+		case "Uid": // of the first thread; the calling one may have become another
+			f := strings.Fields(v)
+			s.root = len(f) > 1 && f[1] == "0"
 		case "CapEff":
 			if bits, err := strconv.ParseUint(v, 16, 64); err == nil {
 				s.sysAdmin = bits&(1<<unix.CAP_SYS_ADMIN) != 0

@@ -132,28 +132,7 @@ func visit(t *testing.T, p place, guest string) map[string][2]string {
 	must(t, err)
 	var v verdict
 	must(t, json.Unmarshal(data, &v))
-	said := make(map[string][2]string)
-	for _, f := range v.Findings {
-		if f.Name == p.finding {
-			said["doctor"] = [2]string{f.Detail, f.Cure}
-			if (f.Level == driver.Failure) == p.works {
-				t.Errorf("the finding is a %s: %s", f.Level, f.Detail)
-			}
-		}
-	}
-	if _, ok := said["doctor"]; !ok {
-		t.Errorf("no finding %q in %v", p.finding, v.Findings)
-	}
-	if p.works != (v.Code == "") {
-		t.Errorf("a sandbox: %s %s", v.Code, v.Message)
-	}
-	if !p.works {
-		said["the error"] = [2]string{v.Message, v.Hint}
-		if v.Code != driver.CodeUnsupported {
-			t.Errorf("the error is %s", v.Code)
-		}
-	}
-	return said
+	return v.says(t, p)
 }
 
 // TestInPlace makes a sandbox where it is, and writes down what became of it.
