@@ -19,6 +19,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/driver/linux"
 	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/idmap/idmaptest"
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 	"github.com/tongs-dev/tongs/sandbox/remote"
@@ -80,7 +81,7 @@ func needSandboxes(t testing.TB) {
 func begin(t testing.TB, change ...func(*api.Config)) *endpoint {
 	t.Helper()
 	needSandboxes(t)
-	home := filepath.Join(t.TempDir(), "home")
+	home := filepath.Join(idmaptest.TempDir(t), "home")
 	if err := os.Mkdir(home, 0o700); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/gateway"
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/internal/opencode"
 	"github.com/tongs-dev/tongs/internal/opencode/opencodetest"
 	"github.com/tongs-dev/tongs/internal/verify"
@@ -57,7 +58,7 @@ func weakService(t *testing.T, weak weakness, check *check) (*service, error) {
 				t.Errorf("down: %s", errs.String())
 			}
 		}
-		if err := os.RemoveAll(home); err != nil {
+		if err := idmap.Remove(context.WithoutCancel(t.Context()), home); err != nil {
 			t.Error(err)
 		}
 	})

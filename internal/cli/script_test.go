@@ -18,6 +18,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/fleet"
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/internal/preview"
 )
@@ -77,7 +78,7 @@ func TestScripts(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			e.Defer(func() { os.RemoveAll(home) })
+			e.Defer(func() { _ = idmap.Remove(context.Background(), home) })
 			e.Setenv("TONGS_HOME", home)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("TERM", "dumb")

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/internal/opencode"
 	"github.com/tongs-dev/tongs/internal/opencode/opencodetest"
 )
@@ -52,7 +53,7 @@ var doctor = sync.OnceValue(func() result {
 	if err != nil {
 		return result{code: 1, stderr: err.Error()}
 	}
-	defer os.RemoveAll(home)
+	defer idmap.Remove(context.Background(), home)
 	cmd := exec.Command(filepath.Join(bin, "tongs"), "doctor")
 	cmd.Env = environ(home)
 	out, _ := cmd.CombinedOutput()
@@ -76,7 +77,7 @@ func newHome(t testing.TB) string {
 	}
 	t.Cleanup(func() {
 		tongs(t, home, "down") // whatever a test left running
-		if err := os.RemoveAll(home); err != nil {
+		if err := idmap.Remove(context.WithoutCancel(t.Context()), home); err != nil {
 			t.Errorf("the home cannot be removed: %v", err)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Numbers of ids. Full is what a sandbox has when there are enough; Least is what makes a range worth
@@ -125,4 +126,18 @@ func arguments(extents []Extent) []string {
 		}
 	}
 	return all
+}
+
+// grant is the command that gives the calling user exactly these ids.
+func (m Map) grant() string {
+	args := []string{"sudo", "usermod"}
+	add := func(option string, extents []Extent) {
+		for _, e := range extents {
+			args = append(args, option, fmt.Sprintf("%d-%d", e.Outside, e.Outside+e.Size-1))
+		}
+	}
+	add("--add-subuids", m.UIDs)
+	add("--add-subgids", m.GIDs)
+	names := loginNames()
+	return strings.Join(append(args, names[len(names)-1]), " ")
 }

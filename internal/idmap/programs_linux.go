@@ -163,7 +163,14 @@ func (m Map) apply(ctx context.Context, pid int, own bool) error {
 	second := make(chan error, 1)
 	go func() { second <- run(ctx, newgidmap, pid, gids) }()
 	err = run(ctx, newuidmap, pid, uids)
-	return errors.Join(err, <-second)
+	if serr := <-second; err == nil {
+		err = serr
+	}
+	var e *sandbox.Error
+	if errors.As(err, &e) && e.Hint == "" { // the ids, one kind or the other, aren't this user's
+		e.Hint = "give them back: " + m.grant() + "; or begin with an empty TONGS_HOME"
+	}
+	return err
 }
 
 // Apply maps the ids of the user namespace that a child of this process was born in. The child must not
@@ -186,7 +193,7 @@ func run(ctx context.Context, program string, pid int, extents []Extent) error {
 	return refusal(program, strings.TrimSpace(said.String()), err)
 }
 
-// refusal says what newuidmap meant. Its words are those of shadow 4.13.
+// refusal says what newuidmap meant. Its words are those of shadow 4.13. Without a hint it is the ids.
 func refusal(program, said string, err error) error {
 	message := fmt.Sprintf("%s: %v", filepath.Base(program), err)
 	if said != "" {
@@ -195,7 +202,7 @@ func refusal(program, said string, err error) error {
 	e := &sandbox.Error{Code: sandbox.CodeMachineNotSupported, Op: "map user ids", Message: message, Err: err}
 	switch {
 	case strings.Contains(said, "not allowed"):
-		e.Hint = "the ids are not (or no more) this user's in /etc/subuid and /etc/subgid; give them back, or begin with an empty TONGS_HOME; a range: " + Grant()
+		e.Message = "the files belong to ids that /etc/subuid and /etc/subgid don't give (any more) to this user: " + said
 	case strings.Contains(said, "Operation not permitted"):
 		e.Hint = "something keeps " + program + " from its rights: a container without CAP_SETUID and CAP_SETGID, nosuid, or AppArmor; `tongs doctor` tells more"
 	case strings.Contains(said, "user name"):

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/tongs-dev/tongs/internal/driver"
-	"github.com/tongs-dev/tongs/internal/idmap"
+	"github.com/tongs-dev/tongs/internal/idmap/idmaptest"
 	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 )
@@ -158,7 +158,7 @@ type bed struct {
 
 func newBed(t testing.TB, s Suite) *bed {
 	t.Helper()
-	home := filepath.Join(t.TempDir(), "home")
+	home := filepath.Join(idmaptest.TempDir(t), "home")
 	d, err := s.New(home, GuestBinary(t))
 	if err != nil {
 		t.Fatal(err)
@@ -168,13 +168,7 @@ func newBed(t testing.TB, s Suite) *bed {
 		t.Fatal(err)
 	}
 	b := &bed{d, s, home, root}
-	t.Cleanup(func() {
-		b.tearDown(t)
-		// An ordinary user's may have files of other ids in it, which the test's own directory is not rid of so.
-		if err := idmap.RemoveAll(context.WithoutCancel(t.Context()), root.Map, imageDir(home)); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { b.tearDown(t) })
 	return b
 }
 

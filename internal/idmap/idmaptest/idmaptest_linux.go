@@ -1,5 +1,3 @@
-// Package idmaptest runs programs as an ordinary user who has ranges of ids, on a machine that knows neither
-// the user nor the ranges: it shows them accounts of its own.
 package idmaptest
 
 import (
