@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,7 +44,7 @@ func Unpack(ctx context.Context, dir string, r io.Reader, opts Options) (Result,
 	defer cancel()
 	s := decompress(ctx, r, limits)
 	defer s.close()
-	u := &unpacker{opts: opts, limits: limits, dirs: newDirs(root), finish: make(map[string]attributes), buffer: make([]byte, 256<<10)}
+	u := &unpacker{opts: opts, limits: limits, dirs: newDirs(root), finish: make(map[string]attributes), buffer: make([]byte, 256<<10), umask: umask()}
 	defer u.dirs.close()
 	u.dirs.made = u.implied
 	err = u.run(ctx, s)
@@ -67,6 +68,22 @@ type unpacker struct {
 	finish map[string]attributes // of directories, which are given when all is in them
 	buffer []byte
 	counts int64 // entries and implied directories
+	umask  uint32
+}
+
+// umask is the process's. The system call that tells it changes it, for all threads.
+func umask() uint32 {
+	data, err := os.ReadFile("/proc/self/status")
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			if text, ok := strings.CutPrefix(line, "Umask:"); ok {
+				if n, err := strconv.ParseUint(strings.TrimSpace(text), 8, 32); err == nil {
+					return uint32(n)
+				}
+			}
+		}
+	}
+	return 0o777
 }
 
 // attributes are what a file or a directory is besides its content.
@@ -339,7 +356,7 @@ func (u *unpacker) file(at int, parent, base string, h *tar.Header, attr attribu
 	u.res.Bytes += h.Size
 	var fd int
 	err := u.place(at, parent, base, func() (err error) {
-		fd, err = unix.Openat(at, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+		fd, err = unix.Openat(at, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, attr.mode)
 		return err
 	})
 	if err != nil {
@@ -364,13 +381,16 @@ func (u *unpacker) file(at int, parent, base string, h *tar.Header, attr attribu
 	if err := u.setExtended(fd, attr); err != nil {
 		return err
 	}
-	if u.opts.Owners && (attr.uid != 0 || attr.gid != 0) {
+	chowned := u.opts.Owners && (attr.uid != 0 || attr.gid != 0)
+	if chowned {
 		if err := unix.Fchown(fd, attr.uid, attr.gid); err != nil {
 			return err
 		}
 	}
-	if err := unix.Fchmod(fd, attr.mode); err != nil {
-		return err
+	if attr.mode&u.umask != 0 || attr.mode&unix.S_ISVTX != 0 || chowned {
+		if err := unix.Fchmod(fd, attr.mode); err != nil {
+			return err
+		}
 	}
 	if err := unix.UtimesNanoAt(at, base, attr.times[:], unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
