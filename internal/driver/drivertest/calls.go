@@ -10,27 +10,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// callEscapes are attempts at single system calls that no namespace covers, by perl, which git needs anyway.
+// callEscapes are attempts at single system calls that no namespace covers, by perl, which git needs anyway. Where a call
+// would do harm on the host, it is made with arguments that are wrong, and what is asked is whether the kernel looked at
+// them.
 var callEscapes = []escape{
-	{name: "reach the hypervisor", attempt: "perl -e 'socket(S, 40, 1, 0) or die $!'", onHost: true, kernel: true},
-	{name: "reach the kernel's ciphers", attempt: "perl -e 'socket(S, 38, 5, 0) or die $!'", onHost: true, kernel: true},
-	{name: "speak to the packet filter", attempt: "perl -e 'socket(S, 16, 3, 12) or die $!'", onHost: true, kernel: true},
-	{name: "pair sockets of another family", attempt: "perl -e 'socketpair(A, B, 30, 5, 0) or die $!'", onHost: true, kernel: true},
-	{name: "make an io_uring", attempt: "perl -e '$p = chr(0) x 120; syscall(%IO_URING_SETUP%, 4, $p) >= 0 or die $!'", onHost: true, kernel: true},
-	{name: "handle page faults", attempt: "perl -e 'syscall(%USERFAULTFD%, 1) >= 0 or die $!'", onHost: true, kernel: true},
-	{name: "keep keys", attempt: "perl -e '($t, $d, $p) = qw(user tongs x); syscall(%ADD_KEY%, $t, $d, $p, 1, -2) >= 0 or die $!'", onHost: true, kernel: true},
-	{name: "load a program into the kernel", attempt: "perl -e '$a = pack q(L4x56), 2, 4, 4, 1; syscall(%BPF%, 0, $a, length $a) >= 0 or die $!'", onHost: true, root: true, kernel: true},
-	{name: "measure the machine", attempt: "perl -e '$a = pack q(LLQx96), 1, 112, 0; syscall(%PERF_EVENT_OPEN%, $a, 0, -1, -1, 0) >= 0 or die $!'", onHost: true, root: true, kernel: true},
-	{name: "type into the terminal", attempt: `p=$(mktemp) && echo '$c = "x"; exit !ioctl(STDIN, 0x5412, $c)' > $p && script -qec "perl $p" /dev/null </dev/null; r=$?; rm $p; exit $r`, onHost: true, root: true, kernel: true},
-	{name: "run a program for 32 bits", attempt: "p=$(mktemp -p ~) && echo %ELF32% | base64 -d > $p && chmod +x $p && $p; r=$?; rm $p; exit $r", onHost: true, kernel: true},
+	{name: "reach the hypervisor", attempt: "perl -e 'socket(S, 40, 1, 0) or die $!'", says: "not supported", where: onHost, kernel: true},
+	{name: "reach the kernel's ciphers", attempt: "perl -e 'socket(S, 38, 5, 0) or die $!'", says: "not supported", where: onHost, kernel: true},
+	{name: "speak to the packet filter", attempt: "perl -e 'socket(S, 16, 3, 12) or die $!'", says: "not supported", where: onHost, kernel: true},
+	{name: "listen to the kernel's events", attempt: "perl -e 'socket(S, 16, 3, 15) or die $!'", says: "not supported", where: onHost, kernel: true},
+	{name: "make raw packets", attempt: "perl -e 'socket(S, 2, 3, 1) or die $!'", says: denied, where: onHost, root: true},
+	{name: "see packets of the link", attempt: "perl -e 'socket(S, 17, 3, 0x0300) or die $!'", says: "not supported", where: onHost, root: true, kernel: true},
+	{name: "pair sockets of another family", attempt: "perl -e 'socketpair(A, B, 30, 5, 0) or die $!'", says: "not supported", where: onHost, kernel: true},
+	{name: "make an io_uring", attempt: "perl -e '$p = chr(0) x 120; syscall(%IO_URING_SETUP%, 4, $p) >= 0 or die $!'", says: "not implemented", where: onHost, kernel: true},
+	{name: "handle page faults", attempt: "perl -e 'syscall(%USERFAULTFD%, 1) >= 0 or die $!'", says: "not implemented", where: onHost, kernel: true},
+	{name: "keep keys", attempt: "perl -e '($t, $d, $p) = qw(user tongs x); syscall(%ADD_KEY%, $t, $d, $p, 1, -2) >= 0 or die $!'", says: "not implemented", where: onHost, kernel: true},
+	{name: "join a session's keyring", attempt: "perl -e 'syscall(%KEYCTL%, 0, -3, 1) >= 0 or die $!'", says: "not implemented", where: onHost, kernel: true},
+	{name: "load a program into the kernel", attempt: "perl -e '$a = pack q(L4x56), 2, 4, 4, 1; syscall(%BPF%, 0, $a, length $a) >= 0 or die $!'", says: denied, where: onHost, root: true, kernel: true},
+	{name: "measure the machine", attempt: "perl -e '$a = pack q(LLQx96), 1, 112, 0; syscall(%PERF_EVENT_OPEN%, $a, 0, -1, -1, 0) >= 0 or die $!'", says: denied, where: onHost, root: true, kernel: true},
+	{name: "make namespaces by clone", attempt: "perl -e '$r = syscall(%CLONE%, 0x10000011, 0, 0, 0, 0); exit 0 if $r == 0; $r > 0 or die $!; waitpid $r, 0'", says: denied, where: onHost, kernel: true},
+	{name: "make namespaces by clone3", attempt: "perl -e '$a = pack q(Q11), 0x10000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, 0; $r = syscall(%CLONE3%, $a, 88); exit 0 if $r == 0; $r > 0 or die $!; waitpid $r, 0'", says: "not implemented|not permitted|No space", where: onHost, kernel: true},
+	{name: "make a clock of its own", attempt: "unshare -T true", says: denied, where: onHost, root: true, kernel: true},
+	{name: "enter another's namespaces", attempt: "perl -e 'open F, q(<), q(/proc/self/ns/uts) or die $!; syscall(%SETNS%, fileno F, 0) == 0 or die $!'", says: denied, where: onHost, root: true},
+	{name: "load a kernel module", attempt: "perl -e 'open F, q(/dev/null); $p = q(); syscall(%FINIT_MODULE%, fileno F, $p, 0); $!{EPERM} || $!{ENOSYS} and die $!'", says: denied, where: onHost, root: true, kernel: true},
+	{name: "load another kernel", attempt: "perl -e 'syscall(%KEXEC_LOAD%, 0, 0, 0, 0) == 0 or die $!'", says: denied, where: onHost, root: true, kernel: true},
+	{name: "end the machine", attempt: "perl -e 'syscall(%REBOOT%, 1, 2, 3, 0); $!{EINVAL} or die $!'", says: denied, where: onHost, root: true},
+	{name: "swap", attempt: "perl -e '$f = q(/dev/null); syscall(%SWAPON%, $f, 0); $!{EINVAL} || $!{ENOTBLK} or die $!'", says: denied, where: onHost, root: true, kernel: true},
+	{name: "set quotas", attempt: "perl -e 'syscall(%QUOTACTL%, 0x80000100, 0, 0, 0) == 0 or die $!'", says: denied, where: onHost, kernel: true},
+	{name: "set the clock", attempt: "perl -e '$t = pack q(qq), 1, 2000000000; syscall(%CLOCK_SETTIME%, 0, $t); $!{EINVAL} or die $!'", says: denied, control: "perl -e '$t = pack q(qq), 1, 2000000000; syscall(%CLOCK_SETTIME%, 0, $t); $!{EINVAL} or die $!'", where: onHost, root: true},
+	{name: "make all memory executable", attempt: "perl -e 'syscall(%PERSONALITY%, 0x0400000) >= 0 or die $!'", says: denied, where: onHost},
+	{name: "take descriptors out of a process", attempt: "perl -e '$f = syscall(%PIDFD_OPEN%, 0 + $$, 0); $f >= 0 or die $!; syscall(%PIDFD_GETFD%, $f, 0, 0) >= 0 or die $!'", says: denied, where: onHost, kernel: true},
+	{name: "type into the terminal", attempt: tiocsti, says: "status 1|not permitted", where: onHost, root: true, kernel: true},
+	{name: "run a program for 32 bits", attempt: "p=$(mktemp -p ~) && echo %ELF32% | base64 -d > $p && chmod +x $p && $p; r=$?; rm $p; exit $r", where: onHost, kernel: true},
+	{name: "call by another convention", attempt: "perl -e 'syscall(%X32_GETPID%) > 0 or die $!'", says: "not implemented", where: onHost, kernel: true},
 }
+
+const tiocsti = `p=$(mktemp) && echo '$c = "x"; ioctl(STDIN, 0x5412, $c) or print("status 1\n"), exit 1' > $p && script -qec "perl $p" /dev/null </dev/null; r=$?; rm $p; exit $r`
 
 // callNumbers are for strings.NewReplacer.
 var callNumbers = func() []string {
 	all := []string{"%ELF32%", base64.StdEncoding.EncodeToString(elf32())}
 	for name, n := range map[string]int{
-		"IO_URING_SETUP": unix.SYS_IO_URING_SETUP, "USERFAULTFD": unix.SYS_USERFAULTFD, "ADD_KEY": unix.SYS_ADD_KEY,
-		"BPF": unix.SYS_BPF, "PERF_EVENT_OPEN": unix.SYS_PERF_EVENT_OPEN,
+		"IO_URING_SETUP": unix.SYS_IO_URING_SETUP, "USERFAULTFD": unix.SYS_USERFAULTFD, "ADD_KEY": unix.SYS_ADD_KEY, "KEYCTL": unix.SYS_KEYCTL,
+		"BPF": unix.SYS_BPF, "PERF_EVENT_OPEN": unix.SYS_PERF_EVENT_OPEN, "CLONE": unix.SYS_CLONE, "CLONE3": unix.SYS_CLONE3, "SETNS": unix.SYS_SETNS,
+		"FINIT_MODULE": unix.SYS_FINIT_MODULE, "KEXEC_LOAD": unix.SYS_KEXEC_LOAD, "REBOOT": unix.SYS_REBOOT, "SWAPON": unix.SYS_SWAPON,
+		"QUOTACTL": unix.SYS_QUOTACTL, "CLOCK_SETTIME": unix.SYS_CLOCK_SETTIME, "PERSONALITY": unix.SYS_PERSONALITY, "PIVOT_ROOT": unix.SYS_PIVOT_ROOT,
+		"NAME_TO_HANDLE": unix.SYS_NAME_TO_HANDLE_AT, "OPEN_BY_HANDLE": unix.SYS_OPEN_BY_HANDLE_AT, "SETXATTR": unix.SYS_SETXATTR, "PTRACE": unix.SYS_PTRACE,
+		"MLOCKALL": unix.SYS_MLOCKALL, "PIDFD_OPEN": unix.SYS_PIDFD_OPEN, "PIDFD_GETFD": unix.SYS_PIDFD_GETFD, "X32_GETPID": 1<<30 | unix.SYS_GETPID,
 	} {
 		all = append(all, "%"+name+"%", fmt.Sprint(n))
 	}

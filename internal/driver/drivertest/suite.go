@@ -57,6 +57,21 @@ type Suite struct {
 
 	// NoRoot gives the reason why commands can't run as a sandbox's root here, or "". Nil is "".
 	NoRoot func() string
+
+	// NoFence gives the reason why commands have no second fence around them, which keeps even a sandbox's root off the
+	// guest, or "". Nil: this driver has none.
+	NoFence func() string
+
+	// Harmless names rows of the table of escapes that are possible in this driver's sandboxes, and says why they
+	// lead nowhere. "root: " before the name is that this is so for a sandbox's root only.
+	Harmless map[string]string
+}
+
+func (s Suite) noFence() string {
+	if s.NoFence == nil {
+		return "this driver has no second fence"
+	}
+	return s.NoFence()
 }
 
 func (s Suite) noRoot() string {
@@ -88,6 +103,9 @@ func Main(m *testing.M, s Suite) int {
 			return 1
 		}
 		return 0
+	}
+	if what := os.Getenv(probeEnv); what != "" {
+		return runProbe(what, os.Getenv(probeArg))
 	}
 	os.Setenv(canaryEnv, "a secret of the host")
 	code := m.Run()
@@ -123,21 +141,24 @@ func playHost(s Suite, home string) error {
 
 func imageDir(home string) string { return filepath.Join(filepath.Dir(home), "images") }
 
+// parts are the suite's.
+var parts = []struct {
+	name string
+	run  func(*testing.T, Suite)
+}{
+	{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
+	{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
+	{"HostKilledAnywhere", testHostKilledAnywhere}, {"TwoHosts", testTwoHosts}, {"FullDisk", testFullDisk}, {"NoInodes", testNoInodes}, {"FullLater", testFullLater}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Many", testMany}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
+	{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
+	{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},
+}
+
 // Run runs the suite.
 func Run(t *testing.T, s Suite) {
 	if reason := s.Skip(); reason != "" {
 		t.Skip(reason)
 	}
-	for _, test := range []struct {
-		name string
-		run  func(*testing.T, Suite)
-	}{
-		{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
-		{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
-		{"HostKilledAnywhere", testHostKilledAnywhere}, {"TwoHosts", testTwoHosts}, {"FullDisk", testFullDisk}, {"NoInodes", testNoInodes}, {"FullLater", testFullLater}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Many", testMany}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
-		{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
-		{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},
-	} {
+	for _, test := range parts {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			if s.Brief && os.Getenv("TONGS_TEST_LONG") == "" && (test.name == "Contract" || test.name == "Parallel") {

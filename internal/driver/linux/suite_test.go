@@ -12,6 +12,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/driver/linux"
+	"github.com/tongs-dev/tongs/internal/driver/linux/boot"
 	"github.com/tongs-dev/tongs/internal/idmap"
 )
 
@@ -32,6 +33,12 @@ var suite = drivertest.Suite{
 		return ""
 	},
 	OneUser: oneUser,
+	NoFence: func() string {
+		if weak := boot.LandlockWeakness(boot.LandlockVersion()); weak != "" {
+			return "this kernel's Landlock: " + weak
+		}
+		return ""
+	},
 	NoRoot: func() string {
 		if oneUser() {
 			return "an ordinary user without a range has one user id"

@@ -17,6 +17,7 @@ import (
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/driver/linux"
+	"github.com/tongs-dev/tongs/internal/driver/linux/boot"
 	"github.com/tongs-dev/tongs/internal/driver/oci"
 )
 
@@ -81,6 +82,8 @@ func suite(runtime string, platform oci.Platform) drivertest.Suite {
 		Brief:     true,
 		NoLimits:  func() string { return "" },
 		OneUser:   func() bool { return false },
+		NoFence:   func() string { return noFence(runtime) },
+		Harmless:  harmless(runtime),
 		HostEnv:   []string{runtimeEnv + "=" + runtime, platformEnv + "=" + string(platform)},
 		Leaks: func(home string) ([]string, error) {
 			d, err := linux.New(linux.Config{Home: home})
@@ -91,6 +94,28 @@ func suite(runtime string, platform oci.Platform) drivertest.Suite {
 			return d.Leaks(context.Background())
 		},
 	}
+}
+
+// noFence gives the reason why commands have no second fence around them.
+func noFence(runtime string) string {
+	if runtime == oci.GVisor {
+		return "gVisor has no Landlock"
+	}
+	if weak := boot.LandlockWeakness(boot.LandlockVersion()); weak != "" {
+		return "this kernel's Landlock: " + weak
+	}
+	return ""
+}
+
+// harmless are the escapes that a runtime leaves possible.
+func harmless(runtime string) map[string]string {
+	const own = "the /dev that the runtime makes belongs to the sandbox's root: 64 KiB of memory in which no device can be made"
+	all := map[string]string{"root: write to /dev": own, "root: fill memory by files of /dev": own}
+	if runtime == oci.GVisor {
+		all["root: kill the first process"] = "the root of a sandbox on gVisor can end that sandbox, and nothing else"
+		all["root: become a user of the host's"] = "gVisor counts users by itself; to the host they are all within the sandbox's range"
+	}
+	return all
 }
 
 // exitCode is that of a test binary whose goroutines have outlived its tests.

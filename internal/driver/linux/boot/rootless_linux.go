@@ -157,7 +157,7 @@ func hostPart(p string, writable bool) (int, error) {
 	if err != nil {
 		return -1, fail("open "+p, err)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, Propagation: unix.MS_PRIVATE} // what the host mounts below it later stays outside
 	if !writable {
 		attr.Attr_set |= unix.MOUNT_ATTR_RDONLY
 	}
