@@ -22,7 +22,7 @@ const ownID = Full
 // Bounds of what goes between a task and who started it, and how long one that was called off may take to
 // end before it is killed.
 const (
-	maxArgument = 32 << 20
+	maxArgument = 128 << 20
 	maxAnswer   = 64 << 10
 	endPatience = 5 * time.Second
 )
@@ -107,7 +107,7 @@ type Streams struct {
 }
 
 // Run does a task with the ids of m, and gives its error as it was: a *sandbox.Error with its code and hint,
-// a system error's number. argument must become JSON of at most 32 MiB. When ctx ends the task is called
+// a system error's number. argument must become JSON of at most 128 MiB. When ctx ends the task is called
 // off, and killed if that takes longer than some seconds.
 func (t Task) Run(ctx context.Context, m Map, argument any, s Streams) error {
 	const op = "work with a sandbox's user ids"
