@@ -67,6 +67,8 @@ export interface CreateOptions {
   env?: Record<string, string>;
   /** What runs it. Default: as configured. */
   driver?: "linux" | "gvisor" | "runc" | "crun";
+  /** The id of a project's files that it starts with, as `describe` gives it of another sandbox. */
+  project?: string;
   /** Its commands may also run as its root: `user: "root"`. */
   root?: boolean;
   memoryBytes?: number;
@@ -86,6 +88,8 @@ export interface SandboxInfo {
   damage?: string;
   created: string;
   image: string;
+  /** The id of the project's files that it was made with. */
+  project?: string;
   labels?: Record<string, string>;
   guest?: GuestInfo;
 }
