@@ -193,6 +193,26 @@ func (s *Store) GC(ctx context.Context, users []User) (Removed, error) {
 	if err != nil {
 		return done, sandbox.FileError(op, err)
 	}
+	blobs, err := os.ReadDir(s.path(blobsDir))
+	if err != nil {
+		return done, sandbox.FileError(op, err)
+	}
+	for _, e := range blobs {
+		if info, err := e.Info(); err == nil {
+			done.Bytes += info.Size()
+		}
+		if err := os.Remove(s.path(blobsDir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return done, sandbox.FileError(op, err)
+		}
+	}
+	// On a full disk the index can't be written before something has gone.
+	now, err := s.read(op)
+	if err != nil {
+		return done, err
+	}
+	if err := s.sweep(ctx, op, *now, users, pins, &done); err != nil {
+		return done, err
+	}
 	var left index
 	err = s.update(ctx, op, func(x *index) error {
 		x.Images = slices.DeleteFunc(x.Images, func(im Image) bool {
@@ -207,18 +227,6 @@ func (s *Store) GC(ctx context.Context, users []User) (Removed, error) {
 	})
 	if err != nil {
 		return done, err
-	}
-	blobs, err := os.ReadDir(s.path(blobsDir))
-	if err != nil {
-		return done, sandbox.FileError(op, err)
-	}
-	for _, e := range blobs {
-		if info, err := e.Info(); err == nil {
-			done.Bytes += info.Size()
-		}
-		if err := os.Remove(s.path(blobsDir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return done, sandbox.FileError(op, err)
-		}
 	}
 	return done, s.sweep(ctx, op, left, users, pins, &done)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -204,11 +205,15 @@ func (s *Store) update(ctx context.Context, op string, change func(*index) error
 	if err != nil {
 		return err
 	}
+	before, err := json.MarshalIndent(x, "", "\t")
+	if err != nil {
+		return err
+	}
 	if err := change(x); err != nil {
 		return err
 	}
 	data, err := json.MarshalIndent(x, "", "\t")
-	if err != nil {
+	if err != nil || bytes.Equal(data, before) {
 		return err
 	}
 	return sandbox.FileError(op, replace(s.path(indexFile), data))
