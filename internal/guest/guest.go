@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"syscall"
 	"time"
 	"unsafe"
@@ -36,7 +38,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		secret(b[:])
 		cfg.Incarnation = hex.EncodeToString(b[:])
 	}
-	if !processID.MatchString(cfg.Incarnation) {
+	if !isID(cfg.Incarnation) {
 		return fmt.Errorf("guest: config: incarnation %q is not 1 to 128 of A-Z a-z 0-9 . _ : -", cfg.Incarnation)
 	}
 	cfg.limitConnections(log)
@@ -84,12 +86,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer context.AfterFunc(ctx, func() { s.stop("the context ended") })()
 	acceptSignals()
+	accepted := make(chan error, 1)
+	go func() { accepted <- s.accept(ln) }()
+	runtime.Gosched() // somebody waits already: what follows can come later
 	if cfg.Exclusive {
 		defer s.takeSignals()()
 	}
 	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
-	accepted := make(chan error, 1)
-	go func() { accepted <- s.accept(ln) }()
 	<-s.stopped
 	log.Info("the guest ends", "reason", s.reason)
 	_ = ln.Close()
@@ -150,8 +153,10 @@ func becomeExclusive(cfg *Config) (root bool, err error) {
 	for i, g := range cfg.User.Groups {
 		groups[i] = int(g)
 	}
-	if err := syscall.Setgroups(groups); err != nil {
-		return false, fmt.Errorf("guest: set groups: %w", err)
+	if now, err := syscall.Getgroups(); err != nil || !slices.Equal(now, groups) { // it is a call in every thread
+		if err := syscall.Setgroups(groups); err != nil {
+			return false, fmt.Errorf("guest: set groups: %w", err)
+		}
 	}
 	// From here on every file is touched with the user's rights; with them go
 	// the capabilities that override permissions. Signals and changing the

@@ -114,7 +114,7 @@ func newListeners() *listeners { return &listeners{byName: map[string]*heldListe
 // get makes the named listener or finds it, and returns a new descriptor of it.
 func (l *listeners) get(network, name, address string) (int, error) {
 	const op = "listen"
-	if !processID.MatchString(name) {
+	if !isID(name) {
 		return -1, sandbox.Errf(sandbox.CodeInvalidArgument, op, fmt.Sprintf("the name %.140q is not 1 to 128 of A-Z a-z 0-9 . _ : -", name), "")
 	}
 	if network != "tcp" && network != "udp" {

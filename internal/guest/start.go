@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,7 +25,21 @@ const (
 	maxLabels   = 64
 )
 
-var processID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,128}$`)
+// maxID is the most that an id or a name may have, in bytes.
+const maxID = 128
+
+// isID reports whether s is an id or a name: 1 to 128 of A-Z a-z 0-9 . _ : -. (A regular expression for it
+// took a quarter of the time that a guest has for its start.)
+func isID(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', '0' <= c && c <= '9', c == '.', c == '_', c == ':', c == '-':
+		default:
+			return false
+		}
+	}
+	return 1 <= len(s) && len(s) <= maxID
+}
 
 func invalid(format string, args ...any) error {
 	return sandbox.Errf(sandbox.CodeInvalidCommand, "start", fmt.Sprintf(format, args...), "")
@@ -112,7 +125,7 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 
 // check validates a spec, fills in its defaults and makes the environment.
 func (g *engine) check(spec *sandbox.ProcessSpec, mode sandbox.Mode) ([]string, error) {
-	if spec.ID != "" && !processID.MatchString(spec.ID) {
+	if spec.ID != "" && !isID(spec.ID) {
 		return nil, invalid("the id %.140q is not 1 to 128 of A-Z a-z 0-9 . _ : -", spec.ID)
 	}
 	if len(spec.Argv) == 0 || spec.Argv[0] == "" {

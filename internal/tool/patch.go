@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // The patch language of apply_patch, as OpenCode 1.18.33 reads it: lenient
@@ -44,11 +45,14 @@ func (e patchError) Error() string { return string(e) }
 
 const errNoMarkers patchError = "Invalid patch format: missing Begin/End markers"
 
-// A heredoc around the patch, as models write it for a shell.
-var heredoc = regexp.MustCompile(`^(?:cat\s+)?<<['"]?(\w+)['"]?\s*\n`)
+// A heredoc around the patch, as models write it for a shell. Compiled when it is first needed, since this
+// is linked into the first process of each sandbox.
+var heredoc = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(?:cat\s+)?<<['"]?(\w+)['"]?\s*\n`)
+})
 
 func unwrapHeredoc(text string) string {
-	head := heredoc.FindStringSubmatchIndex(text)
+	head := heredoc().FindStringSubmatchIndex(text)
 	if head == nil {
 		return text
 	}
