@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/driver"
-	"github.com/tongs-dev/tongs/internal/idmap"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -38,54 +36,82 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return 0, os.NewSyscallError("prctl", err)
 	}
-	fds := make([]uintptr, len(files))
-	for i, f := range files {
-		fds[i] = f.Fd()
-	}
-	attr := &syscall.SysProcAttr{
-		Setsid: true,
-		Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
-			unix.CLONE_NEWUTS,
-	}
-	switch {
-	case r.mapped():
-		// The ids are mapped once it is there, by newuidmap. Its rights survive the start of the program as
-		// ambient ones until it has become root.
-		attr.AmbientCaps = idmap.Capabilities()
-	case r.rootless():
-		// All that an ordinary user can give without: its own id, which is the sandbox's user then. The rights to
-		// set everything up survive the start of the program as ambient ones; an overlay goes on acting with
-		// those of whoever mounted it.
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: userID, HostID: os.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: userID, HostID: os.Getegid(), Size: 1}}
-		attr.AmbientCaps = []uintptr{
-			unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SETPCAP, unix.CAP_SYS_RESOURCE,
-			unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_CHOWN, unix.CAP_FSETID,
-		}
-	default:
-		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(r.Base), Size: rangeSize}}
-		attr.UidMappings, attr.GidMappings, attr.GidMappingsEnableSetgroups = ids, ids, true
-		attr.Credential = &syscall.Credential{Uid: 0, Gid: 0}
-	}
+	n := &newborn{clone: cloneArgs{
+		flags: unix.CLONE_VM | unix.CLONE_VFORK |
+			unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+		exitSignal: uint64(unix.SIGCHLD),
+	}}
 	if g != nil && g.guest != nil {
 		// A cgroup namespace would begin at the guest's own group, and the kernel would then keep the
 		// guest from cloning commands into the group beside it.
-		attr.UseCgroupFD, attr.CgroupFD = true, int(g.guest.Fd())
+		n.clone.flags |= unix.CLONE_INTO_CGROUP
+		n.clone.cgroup = uint64(g.guest.Fd())
 	} else {
-		attr.Cloneflags |= unix.CLONE_NEWCGROUP
+		n.clone.flags |= unix.CLONE_NEWCGROUP
 	}
-	pid, _, err = syscall.StartProcess(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, &syscall.ProcAttr{
-		Dir: "/",
-		// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready; and it
-		// has little to do at once later, too (package guest, processors).
-		Env:   []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"},
-		Files: fds,
-		Sys:   attr,
-	})
-	if err != nil {
+	for _, f := range files {
+		// Out of the way of the numbers that they get. This thread's table ends with it.
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, highFD)
+		if err != nil {
+			return 0, os.NewSyscallError("fcntl", err)
+		}
+		n.files = append(n.files, fd)
+	}
+	// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready; and it
+	// has little to do at once later, too (package guest, processors).
+	if err := n.program(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"}); err != nil {
+		return 0, driver.Wrap("start guest", err)
+	}
+	if pid, err = n.start(); err != nil {
 		return 0, spawnError(err)
 	}
+	if err := mapIDs(pid, r); err != nil {
+		return 0, errors.Join(refusal("map user ids", makingNamespaces, err), unix.Kill(pid, unix.SIGKILL), reap(pid))
+	}
 	return pid, nil
+}
+
+// mapIDs gives a new guest its ids (user_namespaces(7)). A sandbox with a range that newuidmap maps gets them later.
+func mapIDs(pid int, r record) error {
+	if r.mapped() {
+		return nil
+	}
+	proc := fmt.Sprintf("/proc/%d/", pid)
+	uids, gids := fmt.Sprintf("0 %d %d", r.Base, rangeSize), fmt.Sprintf("0 %d %d", r.Base, rangeSize)
+	if r.rootless() {
+		// All that an ordinary user can give without: its own id, which is the sandbox's user then. An overlay
+		// goes on acting with the rights of whoever mounted it.
+		uids, gids = fmt.Sprintf("%d %d 1", userID, os.Geteuid()), fmt.Sprintf("%d %d 1", userID, os.Getegid())
+		if err := put(proc+"setgroups", "deny"); err != nil {
+			return err
+		}
+	}
+	if err := put(proc+"gid_map", gids); err != nil {
+		return err
+	}
+	return put(proc+"uid_map", uids)
+}
+
+// put writes a file of /proc in one call.
+func put(file, text string) error {
+	fd, err := unix.Open(file, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Write(fd, []byte(text))
+		unix.Close(fd)
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: file, Err: err}
+	}
+	return nil
+}
+
+// reap takes what is left of a child that was killed.
+func reap(pid int) error {
+	for {
+		if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // adopt takes hold of a child that spawn has started. Its number can't mean another process yet, since nobody

@@ -81,12 +81,17 @@ const (
 )
 
 // becomeOwner makes the calling thread act as a user id that has all rights of root: what it creates
-// next, a user namespace above all, belongs to that id, and the kernel charges that id for it.
+// next, a user namespace above all, belongs to that id, and the kernel charges that id for it. A program
+// that it starts there finds itself to be that id and nobody else, with no further groups.
 func becomeOwner(id uint32) error {
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, 0, uintptr(id), 0); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETGROUPS, 0, 0, 0); errno != 0 {
+		return os.NewSyscallError("setgroups", errno)
+	}
+	// The saved id stays root's, or the rights would be gone.
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESGID, uintptr(id), uintptr(id), 0); errno != 0 {
 		return os.NewSyscallError("setresgid", errno)
 	}
-	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, 0, uintptr(id), 0); errno != 0 {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(id), uintptr(id), 0); errno != 0 {
 		return os.NewSyscallError("setresuid", errno)
 	}
 	return raiseCapabilities()
