@@ -52,7 +52,8 @@ func (s *Store) complete(im Image) bool {
 	return !slices.ContainsFunc(im.Layers, func(d string) bool { _, err := s.result(d); return err != nil })
 }
 
-// Pin keeps a root file system from being removed until release is called or the process ends.
+// Pin keeps a root file system from being removed until release is called or the process ends. It is called
+// while the root is in Use.
 func (s *Store) Pin(root Root) (release func(), err error) {
 	const op = "keep image"
 	f, err := os.CreateTemp(s.path(pinsDir), "pin-")

@@ -27,15 +27,16 @@ import (
 
 // Names in the directory of a store.
 const (
-	layersDir = "layers"     // <digest>[-<tag of a map>]/: layer.json, and the files in tree/
-	blobsDir  = "blobs"      // what is being downloaded
-	pinsDir   = "pins"       // what running processes need
-	indexFile = "index.json" // the images
-	storeLock = "lock"       // shared: images are made or used; exclusive: something is removed
-	indexLock = "index.lock" // exclusive: the index is written
-	newPrefix = ".new-"      // of directories that are not finished; locked by whoever works on them
-	treeName  = "tree"
-	layerFile = "layer.json"
+	layersDir    = "layers"     // <digest>[-<tag of a map>]/: layer.json, and the files in tree/
+	blobsDir     = "blobs"      // what is being downloaded
+	pinsDir      = "pins"       // what running processes need
+	indexFile    = "index.json" // the images
+	storeLock    = "lock"       // shared: images are made or used; exclusive: something is removed
+	indexLock    = "index.lock" // exclusive: the index is written
+	newPrefix    = ".new-"      // of directories that are not finished; locked by whoever works on them
+	makingPrefix = ".making-"   // of those that aren't locked yet
+	treeName     = "tree"
+	layerFile    = "layer.json"
 )
 
 // maxIndexBytes and maxImages bound the index.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -175,25 +176,18 @@ func init() {
 // unpack makes a layer of an archive, all or nothing, and gives its digest, which must be the wanted one,
 // if one is wanted.
 func (s *Store) unpack(ctx context.Context, op, want string, r io.Reader) (res layer.Result, err error) {
-	tmp, err := os.MkdirTemp(s.path(layersDir), newPrefix)
+	tmp, lock, err := s.newDir(ctx, op)
 	if err != nil {
 		return res, sandbox.FileError(op, err)
 	}
-	lock, err := os.Open(tmp)
-	if err == nil {
-		defer lock.Close()
-		err = waitLock(ctx, op, lock, exclusive)
-	}
+	defer lock.Close()
 	defer func() {
 		if _, serr := os.Lstat(tmp); serr == nil {
 			err = errors.Join(err, idmap.RemoveAll(context.WithoutCancel(ctx), s.ids, tmp))
 		}
 	}()
 	tree := filepath.Join(tmp, treeName)
-	if err == nil {
-		err = os.Mkdir(tree, 0o755)
-	}
-	if err == nil {
+	if err = os.Mkdir(tree, 0o755); err == nil {
 		err = os.Chmod(tree, 0o755)
 	}
 	if err != nil {
@@ -234,6 +228,29 @@ func (s *Store) unpack(ctx context.Context, op, want string, r io.Reader) (res l
 	return res, sandbox.FileError(op, err)
 }
 
+// newDir makes a directory for what isn't finished yet, and locks it. Before it is locked it has another name,
+// with which nobody takes it for what a dead process has left.
+func (s *Store) newDir(ctx context.Context, op string) (dir string, lock *os.File, err error) {
+	made, err := os.MkdirTemp(s.path(layersDir), makingPrefix)
+	if err != nil {
+		return "", nil, err
+	}
+	if lock, err = os.Open(made); err == nil {
+		err = waitLock(ctx, op, lock, exclusive)
+	}
+	dir = s.path(layersDir, newPrefix+strings.TrimPrefix(filepath.Base(made), makingPrefix))
+	if err == nil {
+		err = os.Rename(made, dir)
+	}
+	if err != nil {
+		if lock != nil {
+			lock.Close()
+		}
+		return "", nil, errors.Join(err, os.Remove(made))
+	}
+	return dir, lock, nil
+}
+
 // removeUnfinished removes what processes that are gone have left half done.
 func (s *Store) removeUnfinished(ctx context.Context) {
 	entries, err := os.ReadDir(s.path(layersDir))
@@ -241,6 +258,12 @@ func (s *Store) removeUnfinished(ctx context.Context) {
 		return
 	}
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), makingPrefix) {
+			if info, err := e.Info(); err == nil && time.Since(info.ModTime()) > staleAfter {
+				_ = os.Remove(s.path(layersDir, e.Name())) // it is empty
+			}
+			continue
+		}
 		if !strings.HasPrefix(e.Name(), newPrefix) {
 			continue
 		}
