@@ -14,8 +14,9 @@
 // limit on them is 0); its own mounts, processes, network with loopback only, IPC objects, host name and
 // session keyring; masked and read-only parts of /proc and /sys; limits on memory, processes and processor
 // time; and a filter of system calls (package boot says which) for what namespaces don't cover, such as
-// AF_VSOCK, io_uring and keys. The guest is held by the same, with four capabilities over its own user
-// namespace. It is started from a table of descriptors in which all but the given ones close, so nothing
+// AF_VSOCK, io_uring and keys; and a second fence of Landlock, where the kernel has it, around commands alone. The
+// guest is held by all but that, with four capabilities over its own user namespace. docs/security.md has
+// what is promised, and drivertest the table of attempts that holds it. It is started from a table of descriptors in which all but the given ones close, so nothing
 // that this process has open, as a library in whatever program, reaches a sandbox; and no directory that
 // it is given leads up into the host's files.
 //
