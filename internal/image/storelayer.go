@@ -201,6 +201,7 @@ func (s *Store) unpack(ctx context.Context, op, want string, r io.Reader) (res l
 		if err == nil {
 			err = json.Unmarshal(answer.Bytes(), &res)
 		}
+		err = beyond(op, s.ids, err)
 	}
 	if err != nil {
 		return res, err
