@@ -52,6 +52,9 @@ type Suite struct {
 	// is set: for drivers that share that part of the work with one for which all of it runs.
 	Brief bool
 
+	// KeepsGuest says that the driver keeps a copy of the guest binary in a home once it has made a sandbox there.
+	KeepsGuest bool
+
 	// HostEnv is what a test binary that plays the host needs in its environment to make the same driver.
 	HostEnv []string
 

@@ -26,6 +26,10 @@ type Runtime interface {
 	// hold for the whole sandbox, the guest included, and the host's sockets can't be handed in or out.
 	OwnKernel() bool
 
+	// OneHierarchy says that the program refuses a machine with control groups of version 1. It is shown a single
+	// hierarchy of version 2 then, in which it must not make groups.
+	OneHierarchy() bool
+
 	// Program is the absolute path of the runtime. An error says how to get it.
 	Program() (string, error)
 

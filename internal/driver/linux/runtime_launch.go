@@ -109,6 +109,10 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 	}
 	err = l.start()
 	theirs.Close()
+	if err != nil && l.full() {
+		// The runtime's own words about it differ, and some have none.
+		err = fmt.Errorf("%w: %w", err, unix.ENOSPC)
+	}
 	var p *process
 	if err == nil {
 		p, err = l.adopt()
@@ -136,6 +140,21 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 	d.watch.add(d.log, r.Spec.ID, d.dir(r.Spec.ID), p, l.out)
 	d.log.Debug("guest started", "sandbox", r.Spec.ID, "driver", rt.Name(), "pid", p.pid)
 	return nil
+}
+
+// A runtime writes some files of state. With less than this, it is for want of room that it failed.
+const (
+	roomBytes  = 256 << 10
+	roomInodes = 16
+)
+
+// full says whether there is no room for a runtime's state.
+func (l *runtimeLaunch) full() bool {
+	var st unix.Statfs_t
+	if err := unix.Statfs(l.d.dirs.run, &st); err != nil {
+		return false
+	}
+	return st.Bavail*uint64(st.Bsize) < roomBytes || st.Files > 0 && st.Ffree < roomInodes
 }
 
 // prepare makes what the sandbox has on the host besides its directory.
@@ -226,6 +245,11 @@ func (l *runtimeLaunch) run(userns int, null *os.File) (pid int, err error) {
 			l.d.log.Warn("low ports can't be bound in a sandbox", "sandbox", l.r.Spec.ID, "reason", err)
 		}
 	}
+	if l.rt.OneHierarchy() {
+		if err := oneHierarchy(); err != nil {
+			return 0, driver.Wrap("show cgroups of version 2", err)
+		}
+	}
 	m, err := assemble(l.r, l.dir, userns, l.files)
 	if m != nil {
 		defer m.close()
@@ -237,6 +261,19 @@ func (l *runtimeLaunch) run(userns int, null *os.File) (pid int, err error) {
 		return 0, err
 	}
 	return l.execute(null)
+}
+
+// oneHierarchy mounts control groups of version 2 where those of both versions may be, in the calling thread's
+// mount namespace.
+func oneHierarchy() error {
+	const dir = "/sys/fs/cgroup"
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil && err != unix.EINVAL { // nothing is mounted there
+		return &os.PathError{Op: "umount", Path: dir, Err: err}
+	}
+	if err := unix.Mount("cgroup2", dir, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return &os.PathError{Op: "mount", Path: dir, Err: err}
+	}
+	return nil
 }
 
 // userNamespace makes a user namespace with the sandbox's ids, for mounts to be shifted by. What the sandbox

@@ -42,8 +42,9 @@ func NewGVisor(dir string, platform Platform) linux.Runtime {
 	return runsc{dir, platform}
 }
 
-func (runsc) Name() string    { return GVisor }
-func (runsc) OwnKernel() bool { return true }
+func (runsc) Name() string       { return GVisor }
+func (runsc) OwnKernel() bool    { return true }
+func (runsc) OneHierarchy() bool { return false }
 func (r runsc) Program() (string, error) {
 	path, err := FindGVisor(r.dir)
 	return path.Path, err
@@ -79,6 +80,9 @@ func NewNative(name string) linux.Runtime { return native{name} }
 func (n native) Name() string  { return n.name }
 func (native) OwnKernel() bool { return false }
 
+// OneHierarchy: crun refuses machines with groups of both versions. It needn't make any.
+func (n native) OneHierarchy() bool { return n.name == Crun }
+
 func (n native) Program() (string, error) {
 	path, err := exec.LookPath(n.name)
 	if err != nil {
@@ -90,8 +94,12 @@ func (n native) Program() (string, error) {
 
 func (native) Config(p linux.Place) ([]byte, error) { return config(p, false) }
 
-func (native) Args(p linux.Place) []string {
-	return []string{"--root=" + p.State, "run", "--detach", "--bundle=" + p.Bundle, "--pid-file=" + p.PID, fmt.Sprintf("--preserve-fds=%d", p.Files), p.ID}
+func (n native) Args(p linux.Place) []string {
+	args := []string{"--root=" + p.State}
+	if n.name == Crun {
+		args = append(args, "--cgroup-manager=disabled")
+	}
+	return append(args, "run", "--detach", "--bundle="+p.Bundle, "--pid-file="+p.PID, fmt.Sprintf("--preserve-fds=%d", p.Files), p.ID)
 }
 
 func (n native) Check() []driver.Finding {

@@ -79,12 +79,12 @@ func suite(runtime string, platform oci.Platform) drivertest.Suite {
 		},
 		Skip:      func() string { return needed(runtime) },
 		OwnKernel: runtime == oci.GVisor,
-		Brief:     true,
-		NoLimits:  func() string { return "" },
-		OneUser:   func() bool { return false },
-		NoFence:   func() string { return noFence(runtime) },
-		Harmless:  harmless(runtime),
-		HostEnv:   []string{runtimeEnv + "=" + runtime, platformEnv + "=" + string(platform)},
+		Brief:     true, KeepsGuest: true,
+		NoLimits: func() string { return "" },
+		OneUser:  func() bool { return false },
+		NoFence:  func() string { return noFence(runtime) },
+		Harmless: harmless(runtime),
+		HostEnv:  []string{runtimeEnv + "=" + runtime, platformEnv + "=" + string(platform)},
 		Leaks: func(home string) ([]string, error) {
 			d, err := linux.New(linux.Config{Home: home})
 			if err != nil {
