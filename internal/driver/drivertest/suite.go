@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,7 @@ type Suite struct {
 	//   - It doesn't tell which process listens on a port.
 	OwnKernel bool
 
-	// Brief leaves out what takes long (the contract of sandboxes, fifty of them at once) unless TONGS_TEST_LONG
+	// Brief leaves out what takes long (the contract of sandboxes, many of them at once) unless TONGS_TEST_LONG
 	// is set: for drivers that share that part of the work with one for which all of it runs.
 	Brief bool
 
@@ -156,6 +157,9 @@ var parts = []struct {
 	{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},
 }
 
+// takeLong are the tests that Suite.Brief leaves out.
+var takeLong = []string{"Contract", "Parallel", "Many"}
+
 // Run runs the suite.
 func Run(t *testing.T, s Suite) {
 	if reason := s.Skip(); reason != "" {
@@ -164,7 +168,7 @@ func Run(t *testing.T, s Suite) {
 	for _, test := range parts {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if s.Brief && os.Getenv("TONGS_TEST_LONG") == "" && (test.name == "Contract" || test.name == "Parallel") {
+			if s.Brief && os.Getenv("TONGS_TEST_LONG") == "" && slices.Contains(takeLong, test.name) {
 				t.Skip("takes long; TONGS_TEST_LONG=1 runs it")
 			}
 			test.run(t, s)

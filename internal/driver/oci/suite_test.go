@@ -130,11 +130,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func TestRunc(t *testing.T) { drivertest.Run(t, suite(oci.Runc, "")) }
+func TestRunc(t *testing.T) {
+	t.Parallel()
+	drivertest.Run(t, suite(oci.Runc, ""))
+}
 
-func TestCrun(t *testing.T) { drivertest.Run(t, suite(oci.Crun, "")) }
+func TestCrun(t *testing.T) {
+	t.Parallel()
+	drivertest.Run(t, suite(oci.Crun, ""))
+}
 
-func TestGVisor(t *testing.T) { drivertest.Run(t, suite(oci.GVisor, oci.Systrap)) }
+func TestGVisor(t *testing.T) {
+	t.Parallel()
+	drivertest.Run(t, suite(oci.GVisor, oci.Systrap))
+}
 
 func TestGVisorPtrace(t *testing.T) {
 	if os.Getenv("TONGS_TEST_LONG") == "" {
