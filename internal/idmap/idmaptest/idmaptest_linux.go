@@ -58,8 +58,18 @@ func (u User) CombinedOutput(t testing.TB, cmd *exec.Cmd, before ...func() error
 
 	var out []byte
 	done := make(chan error, 1)
-	go func() {
+	var onThread func()
+	onThread = func() {
 		runtime.LockOSThread() // never unlocked: the thread, and what is mounted for it, ends with this
+		if unix.Gettid() == os.Getpid() {
+			// The first thread can't end, and /proc/self would show its mounts from now on. While it is held
+			// here, another goroutine gets another thread.
+			inner := make(chan struct{})
+			go func() { defer close(inner); onThread() }()
+			<-inner
+			runtime.UnlockOSThread()
+			return
+		}
 		done <- func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 				return err
@@ -81,7 +91,8 @@ func (u User) CombinedOutput(t testing.TB, cmd *exec.Cmd, before ...func() error
 			out, err = cmd.CombinedOutput()
 			return err
 		}()
-	}()
+	}
+	go onThread()
 	err := <-done
 	return out, err
 }
