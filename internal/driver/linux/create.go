@@ -93,6 +93,7 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec, from *
 
 	r := record{Version: recordVersion, Created: time.Now().UTC(), Spec: spec, Owner: os.Geteuid(), Copied: d.cannotLayer()}
 	undo := func(err error) error {
+		err = d.explainSpace(err)
 		if uerr := d.discard(context.WithoutCancel(ctx), spec.ID, dir, r.Base); uerr != nil {
 			d.log.Error("what is left of a failed creation can't be removed", "sandbox", spec.ID, "error", uerr)
 		}

@@ -200,3 +200,24 @@ func mountOf(path string) (fileSystem, error) {
 	}
 	return found, err
 }
+
+// As good as nothing: a guest or a runtime that fails with no more than this free fails for want of it.
+const (
+	noBytes = 256 << 10
+	noFiles = 32
+)
+
+// explainSpace gives the error of a guest or a runtime that ended by itself the code NO_SPACE, if that is why. It
+// has to be asked before anything is cleaned up.
+func (d *Driver) explainSpace(err error) error {
+	var e *sandbox.Error
+	if !errors.As(err, &e) || e.Code != driver.CodeGuestFailed {
+		return err
+	}
+	var st unix.Statfs_t
+	full := unix.Statfs(d.dirs.run, &st) == nil && (st.Bavail*uint64(st.Bsize) < noBytes || st.Files > 0 && st.Ffree < noFiles)
+	if !full && !strings.Contains(e.Message, unix.ENOSPC.Error()) && !strings.Contains(e.Message, unix.EDQUOT.Error()) {
+		return err
+	}
+	return &sandbox.Error{Code: sandbox.CodeNoSpace, Op: e.Op, Message: e.Message, Hint: driver.SpaceHint(unix.ENOSPC), Err: err}
+}
