@@ -17,6 +17,10 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
+// agentHostWeight is the agent host's part of busy processors, beside 100 of each sandbox: what all sessions wait for
+// goes on while the commands of some fill the machine.
+const agentHostWeight = 1000
+
 // agentHostName is the agent host among the fleet's sandboxes.
 const agentHostName = "agent-host"
 
@@ -61,12 +65,14 @@ func agentHostSpec(opencodeDir string, root image.Root, limits Limits, lease Dur
 	if limits.Pids == 0 {
 		limits.Pids = 1024
 	}
+	bounds := limits.driver()
+	bounds.CPUWeight = agentHostWeight
 	spec := driver.Spec{
 		Image:    root,
 		Driver:   driver.Linux,
 		Binds:    []driver.Bind{{Source: opencodeDir, Target: agentHostOpenCode}},
 		Files:    []driver.File{{Path: agentHostShell, Data: shell, Mode: 0o755}},
-		Limits:   limits.driver(),
+		Limits:   bounds,
 		Hostname: agentHostName,
 		Lease:    lease.std(),
 	}

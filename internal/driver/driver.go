@@ -165,6 +165,10 @@ type Limits struct {
 	// CPUs bounds the commands' share in processors; 1.5 is one and a half. Default: all there are.
 	CPUs float64 `json:"cpus,omitempty"`
 
+	// CPUWeight is the sandbox's part, beside that of other sandboxes, of processors for which there are more
+	// commands than they can run: 1 to 10,000. Default 100.
+	CPUWeight int64 `json:"cpuWeight,omitempty"`
+
 	// TmpBytes is the size of /tmp, which is in memory and counts for MemoryBytes too. Default 1 GiB.
 	TmpBytes int64 `json:"tmpBytes,omitempty"`
 
@@ -181,6 +185,7 @@ const (
 	DefaultMemoryBytes = 2 << 30
 	DefaultPids        = 512
 	DefaultTmpBytes    = 1 << 30
+	DefaultCPUWeight   = 100
 	DefaultDiskBytes   = 10 << 30
 	DefaultDiskFiles   = 1_000_000
 	DefaultLease       = 24 * time.Hour

@@ -49,6 +49,9 @@ func (s *Spec) Check(op string) error {
 	if c := s.Limits.CPUs; c > 0 && c < 0.01 {
 		return Invalid(op, "a limit of %g CPUs is too small: at least 0.01", c)
 	}
+	if w := s.Limits.CPUWeight; w < 0 || w > 10_000 {
+		return Invalid(op, "a weight of %d: 1 to 10,000, or 0 for the default", w)
+	}
 	for _, b := range s.Binds {
 		if !filepath.IsAbs(b.Source) || filepath.Clean(b.Source) != b.Source || b.Source == "/" {
 			return Invalid(op, "bind source %q must be a clean absolute path below /", b.Source)

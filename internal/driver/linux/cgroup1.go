@@ -56,7 +56,10 @@ func (c *cgroup1) create(name string, l driver.Limits, _ uint32) (g *group, err 
 		case "pids":
 			err = set(dir, "pids.max", limit(l.Pids, "max"))
 		case "cpu":
-			if l.CPUs > 0 {
+			if l.CPUWeight > 0 {
+				err = set(dir, "cpu.shares", strconv.FormatInt(max(l.CPUWeight*1024/driver.DefaultCPUWeight, 2), 10))
+			}
+			if l.CPUs > 0 && err == nil {
 				if err = set(dir, "cpu.cfs_period_us", strconv.Itoa(cpuPeriod)); err == nil {
 					err = set(dir, "cpu.cfs_quota_us", strconv.FormatInt(int64(l.CPUs*cpuPeriod), 10))
 				}

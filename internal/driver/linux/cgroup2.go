@@ -32,12 +32,30 @@ func newCgroup2(root string) (*cgroup2, error) {
 		return nil, err
 	}
 	c := &cgroup2{root: root}
+	on, err := os.ReadFile(filepath.Join(root, "cgroup.subtree_control"))
+	if err != nil {
+		return nil, err
+	}
+	can, err := mayEnable(root)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range wanted {
-		if slices.Contains(strings.Fields(string(data)), name) {
+		if slices.Contains(strings.Fields(string(on)), name) || can && slices.Contains(strings.Fields(string(data)), name) {
 			c.have = append(c.have, name)
 		}
 	}
 	return c, nil
+}
+
+// mayEnable reports whether controllers can be given to the groups below root: only a group without processes of its
+// own can do that, or the root of the whole hierarchy. In a container what is mounted is often neither.
+func mayEnable(root string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(root, "cgroup.type")); errors.Is(err, os.ErrNotExist) {
+		return true, nil // the real root has no such file
+	}
+	procs, err := os.ReadFile(filepath.Join(root, "cgroup.procs"))
+	return len(procs) == 0, err
 }
 
 func (c *cgroup2) version() int          { return 2 }
@@ -74,6 +92,11 @@ func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, e
 	}
 	if err := c.limit(cmd, l); err != nil {
 		return g, err
+	}
+	if l.CPUWeight > 0 && slices.Contains(c.have, "cpu") {
+		if err := set(dir, "cpu.weight", fmt.Sprint(min(l.CPUWeight, 10_000))); err != nil {
+			return g, err
+		}
 	}
 	if g.dir, err = detached(cmd); err != nil {
 		return g, err

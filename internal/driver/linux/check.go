@@ -113,7 +113,7 @@ func (d *Driver) checkCgroups() driver.Finding {
 	detail := fmt.Sprintf("version %d with %s", d.groups.version(), strings.Join(have, ", "))
 	if len(missing) > 0 {
 		return finding(name, driver.Warning, detail+"; without "+strings.Join(missing, ", ")+", so there is no limit of that",
-			"enable the controllers in /sys/fs/cgroup/cgroup.subtree_control, or on the kernel's command line (cgroup_enable=memory)")
+			"enable the controllers in /sys/fs/cgroup/cgroup.subtree_control, or on the kernel's command line (cgroup_enable=memory); in a container, whose processes must first be in a group below: mkdir /sys/fs/cgroup/init && xargs -rn1 < /sys/fs/cgroup/cgroup.procs > /sys/fs/cgroup/init/cgroup.procs")
 	}
 	return finding(name, driver.OK, detail, "")
 }

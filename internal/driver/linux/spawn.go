@@ -36,6 +36,9 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return 0, os.NewSyscallError("prctl", err)
 	}
+	if err := showProcessors(r.Spec.Limits.CPUs); err != nil {
+		return 0, err
+	}
 	n := &newborn{clone: cloneArgs{
 		flags: unix.CLONE_VM | unix.CLONE_VFORK |
 			unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
