@@ -81,6 +81,9 @@ func testEscapes(t *testing.T, s Suite) {
 			if reason := s.noRoot(); pass.rooted && reason != "" {
 				t.Skip(reason)
 			}
+			if s.Brief && pass.rooted && pass.user == "" && os.Getenv("TONGS_TEST_LONG") == "" {
+				t.Skip("takes long; TONGS_TEST_LONG=1 runs it")
+			}
 			t.Parallel()
 			p := w.prison(t, pass.user, pass.rooted, pass.egress)
 			refused, bare, skipped, all := 0, 0, map[string]int{}, 0
