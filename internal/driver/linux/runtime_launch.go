@@ -109,10 +109,6 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 	}
 	err = l.start()
 	theirs.Close()
-	if err != nil && l.full() {
-		// The runtime's own words about it differ, and some have none.
-		err = fmt.Errorf("%w: %w", err, unix.ENOSPC)
-	}
 	var p *process
 	if err == nil {
 		p, err = l.adopt()
@@ -140,21 +136,6 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 	d.watch.add(d.log, r.Spec.ID, d.dir(r.Spec.ID), p, l.out)
 	d.log.Debug("guest started", "sandbox", r.Spec.ID, "driver", rt.Name(), "pid", p.pid)
 	return nil
-}
-
-// A runtime writes some files of state. With less than this, it is for want of room that it failed.
-const (
-	roomBytes  = 256 << 10
-	roomInodes = 16
-)
-
-// full says whether there is no room for a runtime's state.
-func (l *runtimeLaunch) full() bool {
-	var st unix.Statfs_t
-	if err := unix.Statfs(l.d.dirs.run, &st); err != nil {
-		return false
-	}
-	return st.Bavail*uint64(st.Bsize) < roomBytes || st.Files > 0 && st.Ffree < roomInodes
 }
 
 // prepare makes what the sandbox has on the host besides its directory.

@@ -153,4 +153,5 @@ func TestGVisorPtrace(t *testing.T) {
 }
 
 func BenchmarkRunc(b *testing.B)   { drivertest.Bench(b, suite(oci.Runc, "")) }
+func BenchmarkCrun(b *testing.B)   { drivertest.Bench(b, suite(oci.Crun, "")) }
 func BenchmarkGVisor(b *testing.B) { drivertest.Bench(b, suite(oci.GVisor, oci.Systrap)) }

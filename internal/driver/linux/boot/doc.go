@@ -10,5 +10,8 @@
 // before it has sent its message, Run fails and the process is expected to exit; nothing is left then,
 // because the driver's mounts were never attached anywhere.
 //
+// Where an OCI runtime starts the process (package oci), it is in its place already, and the Plan says what is left
+// to do: all of the above but the mounts on the host's kernel, and on a kernel of its own what makes it reachable.
+//
 // It is linked into the guest, so it imports next to nothing.
 package boot
