@@ -309,8 +309,8 @@ type imageGCCommand struct {
 
 // Help is the long help text.
 func (imageGCCommand) Help() string {
-	return `Removes images that have no name any more and that no sandbox uses, layers that nothing needs, and what
-downloads have left that were cut off.
+	return `Removes images that have no name any more and that no sandbox uses, layers that nothing needs, what downloads have
+left that were cut off, and old trees of the host image.
 
 ` + imageStatus
 }

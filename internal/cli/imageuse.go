@@ -31,6 +31,11 @@ func (s *service) openRoots(ctx context.Context, opts startOptions) (host, sessi
 		return host, host, err
 	}
 	s.images.host = host
+	unpin, err := s.images.store.Pin(host)
+	if err != nil {
+		return host, host, err
+	}
+	s.images.unpin = append(s.images.unpin, unpin)
 	if s.cfg.imageName() == fleet.HostImage {
 		return host, host, nil
 	}
@@ -41,8 +46,7 @@ func (s *service) openRoots(ctx context.Context, opts startOptions) (host, sessi
 		return host, host, err
 	}
 	defer release()
-	unpin, err := s.images.store.Pin(root)
-	if err != nil {
+	if unpin, err = s.images.store.Pin(root); err != nil {
 		return host, host, err
 	}
 	s.images.unpin = append(s.images.unpin, unpin)
@@ -81,13 +85,11 @@ func (a *APIFlags) pullFor(ctx context.Context, s *streams, g *Globals, name str
 	}
 	return withImages(g, func(_ *Config, store *image.Store) error {
 		p := newImageProgress(s, false, name)
-		_, im, release, err := store.Use(ctx, name, image.PullOptions{Progress: p.report})
+		_, _, release, err := store.Use(ctx, name, image.PullOptions{Progress: p.report})
 		p.end()
-		if err != nil {
-			return err
+		if err == nil {
+			release()
 		}
-		release()
-		_ = im
-		return nil
+		return err
 	})
 }

@@ -51,6 +51,9 @@ type Note struct {
 	Detail  string
 }
 
+// hostPrefix begins the names of trees of the host image.
+const hostPrefix = "host-"
+
 // staleAfter is when a build that never finished may be removed.
 const staleAfter = time.Hour
 
@@ -95,7 +98,7 @@ func host(ctx context.Context, cfg HostConfig, m idmap.Map) (Root, []Note, error
 	fmt.Fprint(sum, m.Tag())
 	root := Root{
 		Map:   m,
-		ID:    "host-" + hex.EncodeToString(sum.Sum(nil))[:16],
+		ID:    hostPrefix + hex.EncodeToString(sum.Sum(nil))[:16],
 		Small: true,
 		Binds: t.binds,
 		Env:   env,

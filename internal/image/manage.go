@@ -180,7 +180,7 @@ func (s *Store) alone(ctx context.Context, op string) (func(), error) {
 }
 
 // GC removes images without a name, layers that no image, sandbox or running process needs, and what
-// downloads have left.
+// downloads have left; and old trees of the host image.
 func (s *Store) GC(ctx context.Context, users []User) (Removed, error) {
 	const op = "clean up images"
 	var done Removed
@@ -206,6 +206,9 @@ func (s *Store) GC(ctx context.Context, users []User) (Removed, error) {
 			return done, sandbox.FileError(op, err)
 		}
 	}
+	if err := s.hostImages(ctx, op, users, pins, &done); err != nil {
+		return done, err
+	}
 	// On a full disk the index can't be written before something has gone.
 	now, err := s.read(op)
 	if err != nil {
@@ -230,6 +233,35 @@ func (s *Store) GC(ctx context.Context, users []User) (Removed, error) {
 		return done, err
 	}
 	return done, s.sweep(ctx, op, left, users, pins, &done)
+}
+
+// hostImages removes trees of the host image that no sandbox and no running process needs, an hour after they
+// were made; the one of now is made again in a moment.
+func (s *Store) hostImages(ctx context.Context, op string, users []User, pins []Root, done *Removed) error {
+	needed := make(map[string]bool)
+	for _, u := range users {
+		pins = append(pins, u.Root)
+	}
+	for _, r := range pins {
+		for _, dir := range r.Lower {
+			needed[filepath.Base(dir)] = true
+		}
+	}
+	entries, err := os.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return sandbox.FileError(op, err)
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil || !e.IsDir() || !strings.HasPrefix(e.Name(), hostPrefix) || needed[e.Name()] || time.Since(info.ModTime()) < staleAfter {
+			continue
+		}
+		if err := idmap.RemoveAll(ctx, s.ids, s.path(e.Name())); err != nil {
+			return sandbox.FileError(op, err)
+		}
+		done.Images = append(done.Images, e.Name())
+	}
+	return nil
 }
 
 // sweep removes the layers that nobody needs.

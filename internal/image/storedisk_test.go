@@ -7,9 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tongs-dev/tongs/internal/image/layer"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -86,4 +88,49 @@ func TestUnfinished(t *testing.T) {
 	if _, err := os.Stat(s.path(layersDir, newPrefix+"alive", treeName, "usr")); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestOldHostImages removes trees of the host image that are old and not in use.
+func TestOldHostImages(t *testing.T) {
+	t.Parallel()
+	s := newStore(t, nil)
+	for _, name := range []string{"host-old", "host-new", "host-used", "host-pinned", "other"} {
+		must(t, os.MkdirAll(s.path(name, "etc"), 0o755))
+		if name != "host-new" {
+			must(t, os.Chtimes(s.path(name), time.Time{}, time.Now().Add(-2*staleAfter)))
+		}
+	}
+	unpin, err := s.Pin(Root{Lower: []string{s.path("host-pinned")}})
+	must(t, err)
+	defer unpin()
+	done, err := s.GC(t.Context(), []User{{"box", Root{Lower: []string{"/a/project/layer", s.path("host-used")}}}})
+	if err != nil || len(done.Images) != 1 || done.Images[0] != "host-old" {
+		t.Errorf("%+v, %v", done, err)
+	}
+	for name, want := range map[string]bool{"host-old": false, "host-new": true, "host-used": true, "host-pinned": true, "other": true} {
+		if _, err := os.Stat(s.path(name)); (err == nil) != want {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// FuzzImport reads archives of images, which describe themselves in JSON. What is refused leaves nothing.
+func FuzzImport(f *testing.F) {
+	f.Add(listing{{"manifest.json", `[{"Config":"c","RepoTags":["a:b"],"Layers":["l"]}]`}, {"c", `{"rootfs":{"diff_ids":["sha256:` + layerID(f, nil)[7:] + `"]}}`}, {"l", string(listing{}.archive(f))}}.archive(f))
+	f.Add(listing{{"oci-layout", "{}"}, {"index.json", `{"schemaVersion":2,"manifests":[{"digest":"sha256:` + digest([]byte("{}")) + `"}]}`}, {"blobs/sha256/" + digest([]byte("{}")), "{}"}}.archive(f))
+	f.Add(low.archive(f))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := newStore(t, func(cfg *StoreConfig) {
+			cfg.Limits = layer.Limits{Entries: 100, Bytes: 1 << 20, Ratio: 10, RatioBytes: 4 << 20}
+		})
+		file := filepath.Join(t.TempDir(), "a.tar")
+		must(t, os.WriteFile(file, data, 0o600))
+		im, err := s.Import(t.Context(), file, ImportOptions{})
+		if err == nil && (len(im.Names) != 1 || !s.complete(im)) {
+			t.Errorf("%+v", im)
+		}
+		if err != nil && sandbox.CodeOf(err) == "" {
+			t.Errorf("%v has no code", err)
+		}
+	})
 }
