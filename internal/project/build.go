@@ -69,7 +69,7 @@ func (s *Store) build(sc *scanner, st *state, prev *Layer) (l *Layer, changed []
 		return l, nil, err
 	}
 	defer b.close()
-	for _, step := range []func() error{b.directories, b.files, b.repositories, b.base, b.manifest, b.own} {
+	for _, step := range []func() error{b.directories, b.files, b.repositories, b.base, b.seed, b.manifest, b.own} {
 		if err := step(); err != nil {
 			return l, nil, err
 		}
@@ -79,7 +79,7 @@ func (s *Store) build(sc *scanner, st *state, prev *Layer) (l *Layer, changed []
 }
 
 func (b *builder) open(prev *Layer) (err error) {
-	for _, dir := range []string{inside, insideOwn} {
+	for _, dir := range []string{inside, insideOwn, seedDir} {
 		if err := mkdirAll(b.l.Root(), dir); err != nil {
 			return err
 		}
@@ -322,12 +322,12 @@ func (b *builder) link(source, target int, name string, e entry) error {
 func (b *builder) own() error {
 	home := filepath.Join(b.l.Root(), "home/user")
 	err := filepath.WalkDir(home, func(p string, e fs.DirEntry, err error) error {
-		if err != nil || !strings.Contains(p, "/.git") || e.Type()&fs.ModeSymlink != 0 {
+		if err != nil || e.Type()&fs.ModeSymlink != 0 {
 			return err
 		}
 		// What git has made has the rights that this process gives to new files; others have to read it.
 		rel, err := filepath.Rel(b.l.Root(), p)
-		if err != nil || !slices.Contains(strings.Split(rel, "/"), ".git") {
+		if parts := strings.Split(rel, "/"); err != nil || !slices.Contains(parts, ".git") && !slices.Contains(parts, ".local") {
 			return err
 		}
 		info, err := e.Info()

@@ -91,7 +91,9 @@ echo "$tree"
 `
 
 // lookScript makes the repository if there is none, and lists what differs from the last state, behind the
-// line "changed"; when nothing does, it says the state itself, behind the line "same".
+// line "changed"; when nothing does, it says the state itself, behind the line "same". A sandbox with a project has
+// objects of that beside the repository (package project's seed): the repository begins with them, and with an index of what is
+// still so.
 const lookScript = `
 set -e
 command -v git >/dev/null || exit 127
@@ -103,6 +105,18 @@ if [ ! -f "$GIT_DIR/ready-1" ]; then
     core.looseCompression=1 core.logAllRefUpdates=false core.preloadIndex=true index.version=4 gc.auto=0; do
     git config "${pair%%=*}" "${pair#*=}"
   done
+  seed=${GIT_DIR%/*}/seed
+  if [ -f "$seed/tree" ] && cd "$GIT_WORK_TREE"; then
+    mkdir -p "$GIT_DIR/objects/info"
+    echo "$seed/objects" >"$GIT_DIR/objects/info/alternates"
+    if git read-tree "$(cat "$seed/tree")" 2>/dev/null; then
+      git update-index -q --refresh >/dev/null 2>&1 || :
+      git diff-files -z --name-only >"$GIT_DIR/changed"
+      git update-index -z --force-remove --stdin <"$GIT_DIR/changed"
+    else
+      rm -f "$GIT_DIR/objects/info/alternates" "$GIT_DIR/index" "$GIT_DIR/index.lock"
+    fi
+  fi
   : >"$GIT_DIR/ready-1"
 fi
 umask 022
