@@ -3,10 +3,12 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"os"
 
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/linux"
 	"github.com/tongs-dev/tongs/internal/driver/oci"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 func linuxDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
@@ -27,10 +29,14 @@ func runtimes(cfg *Config) []linux.Runtime {
 // needDriver says what is missing for a driver, if it is a runtime's.
 func needDriver(cfg *Config, name string) error {
 	for _, rt := range runtimes(cfg) {
-		if rt.Name() == name {
-			_, err := rt.Program()
-			return err
+		if rt.Name() != name {
+			continue
 		}
+		if os.Geteuid() != 0 {
+			return sandbox.Errf(driver.CodeUnsupported, "find driver", "the driver "+name+" needs root", "run tongs as root, or use the driver "+driver.Linux+", which doesn't")
+		}
+		_, err := rt.Program()
+		return err
 	}
 	return nil
 }
@@ -40,7 +46,11 @@ func needDriver(cfg *Config, name string) error {
 func checkRuntimes(cfg *Config) []driver.Finding {
 	var all []driver.Finding
 	for _, rt := range runtimes(cfg) {
-		for _, f := range rt.Check() {
+		found := rt.Check()
+		if err := needDriver(cfg, rt.Name()); err != nil {
+			found = []driver.Finding{driver.FindingOf("driver "+rt.Name(), driver.Warning, err)}
+		}
+		for _, f := range found {
 			if f.Level != driver.OK && rt.Name() == cfg.Driver {
 				f.Level = driver.Failure
 			} else {
