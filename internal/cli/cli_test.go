@@ -89,6 +89,7 @@ func TestMistakes(t *testing.T) {
 		{"home is a file", []string{"up", "--home", write(t, "file", "")}, 1, `name another one with --home or TONGS_HOME`},
 		{"log level", []string{"--log-level", "loud", "version"}, 0, ``}, // version reads no configuration
 		{"log level where it matters", []string{"--log-level", "loud", "up"}, 2, `use debug, info, warn or error`},
+		{"no image", []string{"up", "--image", "Bad Name"}, 2, `"Bad Name" is no reference to an image`},
 		{"own OpenCode that is none", []string{"up", "--opencode-binary", "/nowhere/opencode"}, 1, `/nowhere/opencode`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/image"
 )
 
 // Config is everything that can be configured. It is read from a TOML file whose keys are the
@@ -315,6 +316,11 @@ func (c *Config) validate() error {
 	case "", "systrap", "ptrace":
 	default:
 		return fmt.Errorf("gvisor_platform %q: use systrap or ptrace", c.Platform)
+	}
+	if c.Image != "" {
+		if err := image.CheckReference(c.Image); err != nil {
+			return err
+		}
 	}
 	if c.Log.Level != "" {
 		if err := new(slog.Level).UnmarshalText([]byte(c.Log.Level)); err != nil {

@@ -169,6 +169,9 @@ func parse(op, text string) (name.Reference, error) {
 	return ref, nil
 }
 
+// CheckReference says whether text can name an image.
+func CheckReference(text string) error { _, err := parse("name image", text); return err }
+
 // HostPlatform is what images are chosen for when nothing else is said.
 func HostPlatform() v1.Platform { return v1.Platform{OS: "linux", Architecture: runtime.GOARCH} }
 
