@@ -70,7 +70,11 @@ func checkIDs() driver.Finding {
 func spans(extents []idmap.Extent) string {
 	var all []string
 	for _, e := range extents {
-		all = append(all, fmt.Sprintf("%d-%d", e.Outside, e.Outside+e.Size-1))
+		span := fmt.Sprint(e.Outside)
+		if e.Size > 1 {
+			span += fmt.Sprintf("-%d", e.Outside+e.Size-1)
+		}
+		all = append(all, span)
 	}
 	return strings.Join(all, ", ")
 }

@@ -60,7 +60,7 @@ var places = []place{
 	{name: "Open", user: bob, works: true, finding: "user ids", why: "/etc/subuid gives this user 0 ids", cure: "sudo usermod --add-subuids"},
 	{name: "OpenWithRanges", user: idmaptest.Alice, works: true, finding: "user ids", why: "65536 in each sandbox, on the host 2000000000-2000039999, 2000200000-"},
 	{name: "SmallRange", user: idmaptest.User{Name: "carol", ID: 42426, UIDs: idmaptest.Alice.UIDs[:1], GIDs: idmaptest.Alice.GIDs}, works: true,
-		finding: "user ids", why: "40000 in each sandbox", cure: "usermod --add-subuids"},
+		finding: "user ids", why: "40000 in each sandbox, on the host 2000000000-2000039998, 2000039999;", cure: "usermod --add-subuids"},
 	{name: "MaskedProc", user: bob, before: mask, finding: "sandbox", why: "masked (/proc/timer_list)", cure: "systempaths=unconfined"},
 	{name: "MaskedProcWithRanges", user: idmaptest.Alice, before: mask, finding: "sandbox", why: "masked (/proc/timer_list)", cure: "systempaths=unconfined"},
 	{name: "Filter", user: bob, inside: refuseUserNamespaces, finding: "sandbox", why: "a filter of system calls", cure: "seccomp=unconfined"},
