@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ import (
 func smallHome(t *testing.T, s Suite, options string) (*bed, func(options string)) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		t.Skip("only root can mount a small file system for the home")
+		t.Skip("only root can change the size of the home's file system")
 	}
 	home := t.TempDir()
 	mount := func(args ...string) {
@@ -32,6 +33,17 @@ func smallHome(t *testing.T, s Suite, options string) (*bed, func(options string
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
+	b := bedIn(t, s, home)
+	change := func(options string) { t.Helper(); mount("-o", "remount,"+options) }
+	if options != "" {
+		change(options)
+	}
+	return b, change
+}
+
+// bedIn is newBed with a given home.
+func bedIn(t *testing.T, s Suite, home string) *bed {
+	t.Helper()
 	d, err := s.New(home, GuestBinary(t))
 	if err != nil {
 		t.Fatal(err)
@@ -42,12 +54,12 @@ func smallHome(t *testing.T, s Suite, options string) (*bed, func(options string
 	}
 	b := &bed{Driver: d, s: s, home: home, image: root}
 	t.Cleanup(func() { b.tearDown(t) })
-	change := func(options string) { t.Helper(); mount("-o", "remount,"+options) }
-	if options != "" {
-		change(options)
-	}
-	return b, change
+	return b
 }
+
+// FullEnv names a directory on a file system of a few MiB of its own that the user who runs the tests may fill: root
+// makes one for itself.
+const FullEnv = "TONGS_DRIVERTEST_FULL"
 
 // testFullDisk lets the disk be full at every step of making a sandbox.
 func testFullDisk(t *testing.T, s Suite) {
@@ -117,7 +129,16 @@ func testFull(t *testing.T, b *bed, change func(string), options func(int) strin
 // testFullLater fills the disk when a sandbox is there: its guest and the next command go on, it can be stopped, a
 // start says what is missing or works, and it can be removed.
 func testFullLater(t *testing.T, s Suite) {
-	b, change := smallHome(t, s, "")
+	var b *bed
+	if small := os.Getenv(FullEnv); small != "" {
+		b = bedIn(t, s, filepath.Join(small, "home"))
+	} else {
+		b, _ = smallHome(t, s, "")
+	}
+	ballast := filepath.Join(b.home, "ballast") // to be removed when room is needed
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	b.create(t, b.spec("one"))
 	c := b.connect(t, "one")
 	res := bash(t, c, "cat /dev/zero > big")
@@ -136,7 +157,9 @@ func testFullLater(t *testing.T, s Suite) {
 	}
 	if err := b.Start(t.Context(), "one"); err != nil {
 		wantCode(t, err, sandbox.CodeNoSpace)
-		change("size=17m")
+		if err := os.Remove(ballast); err != nil {
+			t.Fatal(err)
+		}
 		if err := b.Start(t.Context(), "one"); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/driver/linux"
@@ -63,6 +65,11 @@ func asUser(t *testing.T, user idmaptest.User, tests string, least int, env ...s
 	must(t, err)
 	copyProgram(t, built, small)
 
+	full := filepath.Join(dir, "full")
+	must(t, os.Mkdir(full, 0o700))
+	must(t, unix.Mount("tmpfs", full, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=16m,mode=0700,uid=%d,gid=%d", user.ID, user.ID)))
+	t.Cleanup(func() { must(t, unix.Unmount(full, unix.MNT_DETACH)) })
+
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	args := []string{"-test.run", tests, "-test.v", "-test.timeout", "10m"}
@@ -71,7 +78,7 @@ func asUser(t *testing.T, user idmaptest.User, tests string, least int, env ...s
 	}
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest, smallEnv + "=" + small, "TONGS_TEST_LONG=" + os.Getenv("TONGS_TEST_LONG")}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest, smallEnv + "=" + small, drivertest.FullEnv + "=" + full, "TONGS_TEST_LONG=" + os.Getenv("TONGS_TEST_LONG")}
 	cmd.Env = append(cmd.Env, env...)
 	out, err := user.CombinedOutput(t, cmd)
 	passed := strings.Count(string(out), "--- PASS")
