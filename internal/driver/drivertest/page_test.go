@@ -68,7 +68,7 @@ func countFor(user string) (n int) {
 	return n
 }
 
-// exists looks for a test of the drivers, or a part of the suite.
+// exists looks for a test of the drivers or of images, or a part of the suite.
 func exists(t *testing.T, test, part string) bool {
 	t.Helper()
 	if part != "" {
@@ -79,7 +79,7 @@ func exists(t *testing.T, test, part string) bool {
 		}
 		return false
 	}
-	for _, dir := range []string{"internal/driver/linux", "internal/driver/linux/boot", "internal/driver/oci", "internal/driver/drivertest"} {
+	for _, dir := range []string{"internal/driver/linux", "internal/driver/linux/boot", "internal/driver/oci", "internal/driver/drivertest", "internal/image", "internal/image/layer", "internal/image/registry"} {
 		files, err := filepath.Glob(filepath.Join(root, dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
