@@ -5,7 +5,8 @@
 // what git ignores unless that is asked for. Of the repository it has the branches, the index and the history, and of its
 // configuration what decides how files are read; no hooks, and nothing that could be a secret. Sandboxes made while
 // the directory does not change share a layer; one that changed a little shares the unchanged files
-// with the layer before (links between layers, never to the directory). The directory is only read, and is not
+// with the layer before (links between layers, never to the directory). It also has what package snapshot begins its states
+// with. The directory is only read, and is not
 // visible in any sandbox.
 //
 // Out: [Store.Bring] asks the git in a sandbox for what is new, as a pack of objects, and everything about it is hostile: it is
