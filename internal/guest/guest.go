@@ -77,7 +77,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	s.worked()
 	s.runs = newRuns(&cfg, tool.Call, tool.Env{
 		Directory: cfg.Project, Worktree: cfg.Project, Home: cfg.User.Home, OutputDir: cfg.OutputDir,
-		Shell: shell{s.engine}, Environ: cfg.baseEnviron(), Ripgrep: cfg.ripgrep(),
+		Shell: shell{s.engine}, Environ: cfg.baseEnviron(),
 		Instructions: new(tool.Instructions), Processors: s.engine.procs.use,
 	})
 	s.lease = time.AfterFunc(seconds(max(cfg.LeaseSeconds, 1)), func() { s.stop("nobody asked for it during its lease") })

@@ -23,6 +23,7 @@ type toolCaller func(ctx context.Context, env tool.Env, name string, args json.R
 type runs struct {
 	call    toolCaller
 	env     tool.Env
+	ripgrep func() string
 	lim     Limits
 	orphan  time.Duration
 	ctx     context.Context // ends with the guest
@@ -55,7 +56,7 @@ type run struct {
 var errAborted = &sandbox.Error{Code: sandbox.CodeAborted, Op: "tool", Message: "Tool execution aborted"}
 
 func newRuns(cfg *Config, call toolCaller, env tool.Env) *runs {
-	r := &runs{call: call, env: env, lim: cfg.Limits, orphan: seconds(cfg.Limits.OrphanSeconds), byKey: map[runKey]*run{}}
+	r := &runs{call: call, env: env, ripgrep: cfg.ripgrep, lim: cfg.Limits, orphan: seconds(cfg.Limits.OrphanSeconds), byKey: map[runKey]*run{}}
 	r.ctx, r.cancel = context.WithCancelCause(context.Background())
 	return r
 }
@@ -106,6 +107,9 @@ func (r *runs) attach(name string, args json.RawMessage, key runKey, again bool)
 func (r *runs) execute(ctx context.Context, x *run, name string, args json.RawMessage) {
 	defer x.cancel(nil)
 	env := r.env
+	if name == "grep" { // looked up each time: it may be installed in between
+		env.Ripgrep = r.ripgrep()
+	}
 	env.Session = x.key.session
 	res, err := r.guarded(ctx, env, name, args, tool.Hooks{Ask: x.hooks.ask, Progress: x.hooks.progress})
 	switch {
