@@ -141,6 +141,7 @@ func (s *search) search(ctx context.Context, in io.Reader, path string, limit in
 	defer buffers.Put(pooled)
 	buf := (*pooled)[:0]
 	line, first := 1, true
+	sniffed := len(byteOrderMark)
 	for {
 		if len(buf) == cap(buf) { // a line longer than the buffer, or just a full one
 			bigger := make([]byte, len(buf), min(2*cap(buf), grepChunk))
@@ -162,14 +163,22 @@ func (s *search) search(ctx context.Context, in io.Reader, path string, limit in
 				last = false
 				continue
 			}
-			buf = bytes.TrimPrefix(buf, []byte(byteOrderMark))
+			if bytes.HasPrefix(buf, []byte(byteOrderMark)) {
+				buf, sniffed = buf[len(byteOrderMark):], 0
+			}
 		}
 		if first {
 			continue
 		}
 		if nul := bytes.IndexByte(buf, 0); nul >= 0 {
 			if begun := line == 1 && len(hits) == 0; begun && len(buf) <= firstChunk {
-				return nil, nil // as ripgrep, which looks at so much before it begins
+				// As ripgrep, which looks at so much before it begins, but for lines that it got when
+				// it looked for a byte order mark: those it searches by themselves.
+				if nul < sniffed {
+					return nil, nil
+				}
+				head := bytes.LastIndexByte(buf[:sniffed], '\n') + 1
+				return s.lines(ctx, buf[:head], path, &line, hits, limit), nil
 			}
 			buf, last = buf[:bytes.LastIndexByte(buf[:nul], '\n')+1], true
 		}

@@ -4,12 +4,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/tongs-dev/tongs/internal/tool"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // TestSearchAsRipgrep compares our walk, with its rules and patterns, with that
@@ -100,3 +104,35 @@ func TestSearchAsRipgrep(t *testing.T) {
 
 // makeParents makes the directories above a path, unless a file is in the way.
 func makeParents(path string) bool { return os.MkdirAll(filepath.Dir(path), 0o755) == nil }
+
+// TestBinaryBeginning: a file with a NUL near its beginning is passed over, but for the lines that are whole in
+// its first three bytes, which ripgrep reads by themselves to look for a byte order mark.
+func TestBinaryBeginning(t *testing.T) {
+	t.Parallel()
+	rg, _ := exec.LookPath("rg")
+	for _, c := range []struct {
+		text, pattern string
+		lines         int
+	}{
+		{"needle\nhay\n\x00x\n", "needle", 0}, {"n\nhay\n\x00x\n", "n", 1}, {"n\nn\nhay\n\x00x\n", "n", 1}, {"\n\nhay\n\x00x\n", "^$", 2},
+		{"nn\nn\n\x00", "n", 1}, {"n\n\x00x\n", "n", 0}, {"\x00\nn\n", "n", 0}, {"\ufeffn\nn\n\x00", "n", 0}, {"\r\nhay\n\x00", "[^y]$", 1},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "f"), []byte(c.text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		res, err := tool.Grep(t.Context(), tool.Env{Directory: dir}, c.pattern, sandbox.GrepOptions{Scope: sandbox.Scope{Path: dir}})
+		if err != nil || len(res.Matches) != c.lines {
+			t.Errorf("%q in %q: %+v, %v, want %d lines", c.pattern, c.text, res, err, c.lines)
+		}
+		if rg == "" {
+			continue
+		}
+		cmd := exec.Command(rg, "--no-config", "--no-messages", "--line-number", "--", c.pattern, ".")
+		cmd.Dir = dir
+		out, _ := cmd.Output() // exit status 1 is that there is none
+		if got := len(regexp.MustCompile(`(?m)^[^:]*:\d+:`).FindAll(out, -1)); got != c.lines {
+			t.Errorf("control: rg finds %q in %q %d times, not %d: %q", c.pattern, c.text, got, c.lines, out)
+		}
+	}
+}
