@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -24,6 +23,10 @@ import (
 
 // endTimeout bounds how long the end of a guest takes, whatever hangs.
 const endTimeout = 15 * time.Second
+
+// settleDelay is how long after it has begun to serve a guest does what nobody waits for: to take signals, which
+// end it at once until then, and to log that it serves.
+const settleDelay = 30 * time.Millisecond
 
 // Run serves on the inherited listener until ctx ends, a client asks for the end,
 // the lease runs out, or (when Exclusive) SIGTERM or SIGINT comes. All commands
@@ -88,7 +91,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	acceptSignals()
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.accept(ln) }()
-	runtime.Gosched() // somebody waits already: what follows can come later
+	// Somebody waits already, and is served first.
+	settled := time.NewTimer(settleDelay)
+	defer settled.Stop()
+	select {
+	case <-settled.C:
+	case <-s.stopped:
+	}
 	if cfg.Exclusive {
 		defer s.takeSignals()()
 	}
