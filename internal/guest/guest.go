@@ -50,22 +50,21 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer ln.Close()
+	// First of all, while there are few threads that have to do it too.
+	root := false
+	if cfg.Exclusive {
+		if root, err = becomeExclusive(&cfg); err != nil {
+			return err
+		}
+	}
 	var fk forker = plainForker{}
 	if cfg.Cgroup.Version == 1 || cfg.Restrict != nil {
-		// Before the rights are changed: the descriptors were opened with
-		// the host's, but the kernel looks at the writer's too.
+		// The descriptors were opened with the host's rights, and a thread may always put itself there.
 		t, err := newThreadForker(cfg.Cgroup.TasksFDs, cfg.Restrict)
 		if err != nil {
 			return err
 		}
 		fk = t
-	}
-	root := false
-	if cfg.Exclusive {
-		if root, err = becomeExclusive(&cfg); err != nil {
-			fk.close()
-			return err
-		}
 	}
 	for _, fd := range cfg.Cgroup.TasksFDs {
 		unix.Close(fd)
