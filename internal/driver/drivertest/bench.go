@@ -118,6 +118,7 @@ func Bench(b *testing.B, s Suite) {
 			b.StartTimer()
 		}
 	})
+	b.Run("egress", func(b *testing.B) { benchEgress(b, s) })
 	b.Run("destroy", func(b *testing.B) {
 		bed := newBed(b, s)
 		i := 0
