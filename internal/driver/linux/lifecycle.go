@@ -137,8 +137,9 @@ func (d *Driver) Stop(ctx context.Context, id string) error {
 	return driver.Wrap(op, d.removeRuntime(context.WithoutCancel(ctx), id))
 }
 
-// Destroy removes a sandbox. Its directory loses its name first, so that it is gone for everybody at
-// once; if the rest is cut short, Recover ends it.
+// Destroy removes a sandbox. What goes by its id, on the machine and not in its directory, is removed while the
+// directory has its name: somebody else may make a sandbox of the same id as soon as it has lost it. If the rest is cut
+// short, Recover ends it.
 func (d *Driver) Destroy(ctx context.Context, id string) error {
 	const op = "destroy sandbox"
 	release, err := d.hold(ctx, op, id)
@@ -146,28 +147,23 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 		return err
 	}
 	defer release()
+	ctx = context.WithoutCancel(ctx) // half a sandbox is of no use to a caller that gives up
+	if err := d.endGuest(ctx, d.dir(id), 0); err != nil {
+		return driver.Wrap(op, err)
+	}
+	if err := d.removeRuntime(ctx, id); err != nil {
+		return driver.Wrap(op, err)
+	}
 	gone := filepath.Join(d.dirs.sandboxes, gonePrefix+id+"~"+rand.Text()[:8])
 	if err := os.Rename(d.dir(id), gone); err != nil {
 		return driver.Wrap(op, err)
 	}
-	// From here on nobody else can end it, so a caller that gives up doesn't either.
-	return driver.Wrap(op, d.discardGone(context.WithoutCancel(ctx), id, gone))
+	return driver.Wrap(op, d.discardGone(ctx, id, gone))
 }
 
-// discardGone removes a sandbox whose directory has lost its name. Another of the same id may have been
-// made since by somebody else; what belongs to that one is left alone.
+// discardGone removes what is left of a sandbox whose directory has lost its name.
 func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
 	r, rerr := readRecord(dir)
-	if err := d.endGuest(ctx, dir, 0); err != nil {
-		return err
-	}
-	if another, err := d.inUse(id); err != nil {
-		return err
-	} else if !another {
-		if err := d.removeRuntime(ctx, id); err != nil {
-			return err
-		}
-	}
 	if err := d.removeTree(ctx, dir); err != nil {
 		return err
 	}
@@ -175,17 +171,6 @@ func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
 		return nil // Recover finds the range
 	}
 	return d.giveBack(id, r.Base)
-}
-
-// inUse reports whether a sandbox of that id exists or is being made.
-func (d *Driver) inUse(id string) (bool, error) {
-	if found, err := d.exists(id); found || err != nil {
-		return found, err
-	}
-	if found, err := d.exists(newPrefix + id); found || err != nil {
-		return found, err
-	}
-	return d.exists(id) // finished between the two looks
 }
 
 // List reads the directory of sandboxes.
