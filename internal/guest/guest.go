@@ -24,8 +24,7 @@ import (
 // endTimeout bounds how long the end of a guest takes, whatever hangs.
 const endTimeout = 15 * time.Second
 
-// settleDelay is how long after it has begun to serve a guest does what nobody waits for: to take signals, which
-// end it at once until then, and to log that it serves.
+// settleDelay is how long after it has begun to serve a guest says so in its log, for which nobody waits.
 const settleDelay = 30 * time.Millisecond
 
 // Run serves on the inherited listener until ctx ends, a client asks for the end,
@@ -88,6 +87,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer context.AfterFunc(ctx, func() { s.stop("the context ended") })()
 	acceptSignals()
+	if cfg.Exclusive {
+		defer s.takeSignals()()
+	}
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.accept(ln) }()
 	// Somebody waits already, and is served first.
@@ -96,9 +98,6 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	select {
 	case <-settled.C:
 	case <-s.stopped:
-	}
-	if cfg.Exclusive {
-		defer s.takeSignals()()
 	}
 	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
 	<-s.stopped
