@@ -76,17 +76,11 @@ func newChildren(init bool, f forker) *children {
 		c.mu.Lock()
 		c.patrol(0) // what a former program of this process has left
 		c.mu.Unlock()
-		ignoreChildSignals()
+		// Nobody is told then, and children still stay to be waited for. The Go runtime catches it for
+		// os/signal, so each end of a child would wake a thread that has nothing to do.
+		defaultAction(unix.SIGCHLD)
 	}
 	return c
-}
-
-// ignoreChildSignals gives SIGCHLD its default again, which is that nobody is
-// told (and children still stay to be waited for). The Go runtime catches it for
-// os/signal, so each end of a child would wake a thread that has nothing to do.
-func ignoreChildSignals() {
-	var dfl [4]uint64 // struct kernel_sigaction: handler, flags, restorer, mask
-	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGCHLD), uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
 }
 
 // start forks and executes. ended is called once, on a goroutine of the reaper's

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -235,25 +234,4 @@ func effectiveIDs(u User) error {
 		return errno
 	}
 	return nil
-}
-
-// takeSignals lets SIGTERM and SIGINT end the guest. What is caught here is at its
-// default in commands.
-func (s *server) takeSignals() (release func()) {
-	ch := make(chan os.Signal, 4)
-	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2)
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case sig := <-ch:
-				if sig == syscall.SIGTERM || sig == syscall.SIGINT {
-					s.stop("signal " + sig.String())
-				}
-			case <-done:
-				return
-			}
-		}
-	}()
-	return func() { signal.Stop(ch); close(done) }
 }
