@@ -120,9 +120,16 @@ func (l *Layer) Root() string { return filepath.Join(l.dir, "root") }
 // Close lets go of it.
 func (l *Layer) Close() {
 	if l.lock != nil {
-		l.lock.Close()
+		unlock(l.lock)
 		l.lock = nil
 	}
+}
+
+// unlock ends a lock. Closing alone would not, as long as a child that was just forked has a copy of the
+// descriptor.
+func unlock(f *os.File) {
+	_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+	f.Close()
 }
 
 // Names in the directory of a layer.
@@ -425,7 +432,7 @@ func (s *Store) GC(ctx context.Context, used func(context.Context) (map[string]b
 	held := map[string]*os.File{}
 	defer func() {
 		for _, f := range held {
-			f.Close()
+			unlock(f)
 		}
 	}()
 	for _, e := range all {

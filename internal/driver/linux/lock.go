@@ -116,4 +116,8 @@ func (l *dirLock) still(dir string) error {
 	return err
 }
 
-func (l *dirLock) unlock() { l.f.Close() }
+// unlock ends the lock, also where a process that was just forked has a copy of the descriptor.
+func (l *dirLock) unlock() {
+	_ = unix.Flock(int(l.f.Fd()), unix.LOCK_UN)
+	l.f.Close()
+}
