@@ -134,14 +134,17 @@ add("watch gives the SDK's events", async ({ box }) => {
   const stream = await box.watch("w", { exclude: ["*.log"] });
   await box.writeFile("w/a.txt", "1");
   await box.writeFile("w/b.log", "1");
-  await box.exec("mkdir w/d && echo 1 > w/d/in.txt && mv w/a.txt w/d/moved.txt && rm w/d/in.txt");
+  await box.exec("mkdir w/d && echo 1 > w/d/in.txt");
   const seen = new Set();
   let first;
   for await (const e of eventsOf(stream)) {
     first ??= e;
     if (e.type !== "event") continue;
     assert.doesNotMatch(e.path, /b\.log/);
-    seen.add(`${e.eventType} ${e.path.split("/w/")[1]}`);
+    const what = `${e.eventType} ${e.path.split("/w/")[1]}`;
+    // What comes and goes before a new directory is watched, nobody can see.
+    if (what === "create d/in.txt" && !seen.has(what)) await box.exec("mv w/a.txt w/d/moved.txt && rm w/d/in.txt");
+    seen.add(what);
     if (e.eventType === "delete") break;
   }
   assert.equal(first.type, "watching");
