@@ -90,6 +90,9 @@ func (d *Driver) create(ctx context.Context, op string, spec driver.Spec, from *
 		}
 		return errors.Join(err, os.Remove(dir))
 	}
+	if err := d.finishGone(ctx, op, spec.ID); err != nil {
+		return errors.Join(err, os.Remove(dir))
+	}
 
 	r := record{Version: recordVersion, Created: time.Now().UTC(), Spec: spec, Owner: os.Geteuid(), Copied: d.cannotLayer()}
 	undo := func(err error) error {

@@ -5,7 +5,6 @@ package linux
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -137,9 +136,8 @@ func (d *Driver) Stop(ctx context.Context, id string) error {
 	return driver.Wrap(op, d.removeRuntime(context.WithoutCancel(ctx), id))
 }
 
-// Destroy removes a sandbox. What goes by its id, on the machine and not in its directory, is removed while the
-// directory has its name: somebody else may make a sandbox of the same id as soon as it has lost it. If the rest is cut
-// short, Recover ends it.
+// Destroy removes a sandbox. Its directory loses its name first, so that it is gone for everybody at
+// once; if the rest is cut short, Recover ends it, or whoever makes a sandbox of the same id.
 func (d *Driver) Destroy(ctx context.Context, id string) error {
 	const op = "destroy sandbox"
 	release, err := d.hold(ctx, op, id)
@@ -147,23 +145,63 @@ func (d *Driver) Destroy(ctx context.Context, id string) error {
 		return err
 	}
 	defer release()
-	ctx = context.WithoutCancel(ctx) // half a sandbox is of no use to a caller that gives up
-	if err := d.endGuest(ctx, d.dir(id), 0); err != nil {
+	if err := d.finishGone(ctx, op, id); err != nil {
 		return driver.Wrap(op, err)
 	}
-	if err := d.removeRuntime(ctx, id); err != nil {
-		return driver.Wrap(op, err)
-	}
-	gone := filepath.Join(d.dirs.sandboxes, gonePrefix+id+"~"+rand.Text()[:8])
+	gone := d.goneDir(id)
 	if err := os.Rename(d.dir(id), gone); err != nil {
 		return driver.Wrap(op, err)
 	}
-	return driver.Wrap(op, d.discardGone(ctx, id, gone))
+	// From here on nobody else can end it, so a caller that gives up doesn't either.
+	return driver.Wrap(op, d.discardGone(context.WithoutCancel(ctx), id, gone))
 }
 
-// discardGone removes what is left of a sandbox whose directory has lost its name.
+// goneDir is the name of the directory of a sandbox that is being removed. There is one for each id: until it is
+// gone, nobody makes another sandbox of that id, since what goes by the id alone, on the machine, is removed
+// with it.
+func (d *Driver) goneDir(id string) string { return filepath.Join(d.dirs.sandboxes, gonePrefix+id) }
+
+// finishGone waits until a sandbox of that id has been removed, if there was one, and ends it when a dead
+// process has left it.
+func (d *Driver) finishGone(ctx context.Context, op, id string) error {
+	gone := d.goneDir(id)
+	for range newDirTries {
+		if _, err := os.Lstat(gone); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		lock, err := lockDir(ctx, op, gone, lockTimeout)
+		if err == nil {
+			err = lock.still(gone)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = d.discardGone(context.WithoutCancel(ctx), id, gone)
+		lock.unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return &sandbox.Error{Code: driver.CodeBusy, Op: op, Message: "other processes make and remove this sandbox all the time", Hint: "wait for them"}
+}
+
+// discardGone removes a sandbox whose directory has lost its name. Its lock is held.
 func (d *Driver) discardGone(ctx context.Context, id, dir string) error {
 	r, rerr := readRecord(dir)
+	if err := d.endGuest(ctx, dir, 0); err != nil {
+		return err
+	}
+	// Earlier versions let another one of the same id be made meanwhile; then these are that one's.
+	if another, err := d.exists(id); err != nil {
+		return err
+	} else if !another {
+		if err := d.removeRuntime(ctx, id); err != nil {
+			return err
+		}
+	}
 	if err := d.removeTree(ctx, dir); err != nil {
 		return err
 	}
