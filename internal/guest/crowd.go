@@ -388,7 +388,8 @@ func (p pidGauge) close() {
 	}
 }
 
-// look looks for a fork bomb when many processes were begun since the last look.
+// look looks for a fork bomb when many processes were begun since the last look; fewer will do when that found
+// something that commands which are over have left, since a bomb may just have begun then.
 func (g *engine) look() {
 	if !g.children.init {
 		return
@@ -396,7 +397,11 @@ func (g *engine) look() {
 	few := func() bool {
 		last := int64(g.pids.last())
 		since := last - g.forked.Load()
-		return last == 0 || since >= 0 && since < crowdForks
+		enough := int64(crowdForks)
+		if g.wary.Load() {
+			enough = crowdSession
+		}
+		return last == 0 || since >= 0 && since < enough
 	}
 	if few() {
 		return
@@ -408,7 +413,21 @@ func (g *engine) look() {
 	}
 	g.relieve()
 	g.forked.Store(int64(g.pids.last()))
+	left := slices.ContainsFunc(g.children.survey(nil), func(t tenant) bool { return t.owner == 0 })
+	g.wary.Store(left)
+	if left {
+		g.mu.Lock()
+		closed := g.closed
+		g.mu.Unlock()
+		if !closed {
+			g.later(againAfter, g.look)
+		}
+	}
 }
+
+// againAfter is how long after a look that found something left another one follows, for a bomb that no command
+// comes after.
+const againAfter = 250 * time.Millisecond
 
 // looks is look at any rate.
 func (g *engine) looks() {

@@ -30,6 +30,7 @@ type engine struct {
 	pids   pidGauge
 	making sync.Mutex   // room for processes
 	forked atomic.Int64 // the number of the last process when it was last looked at
+	wary   atomic.Bool  // something was left then
 	notice atomic.Int64 // how many were ended for it, and not told yet
 
 	mu      sync.Mutex
