@@ -429,12 +429,12 @@ func watchAnyTree(t *test) {
 				t.Errorf("an overflow: %+v", e)
 			}
 		}
-		var got, want []string
+		got := make([]string, 0, len(have)) // not nil, like what an empty tree gives
 		for p := range have {
 			got = append(got, p)
 		}
 		slices.Sort(got)
-		want = strings.Fields(t.out("cd " + dir + "; find . -mindepth 1 ! -name end -printf '%P\\n'"))
+		want := strings.Fields(t.out("cd " + dir + "; find . -mindepth 1 ! -name end -printf '%P\\n'"))
 		slices.Sort(want)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Fatalf("seed %d: the tree (-) and what the events say (+)\n%s\n%s\n%s", seed, diff, script.String(), strings.Join(says(events), "\n"))
