@@ -398,6 +398,9 @@ func (g *engine) look() {
 		last := int64(g.pids.last())
 		since := last - g.forked.Load()
 		enough := int64(crowdForks)
+		if most := g.cfg.Cgroup.Tasks; most > 0 { // fewer than fill a sandbox that was empty at the last look
+			enough = min(enough, max(most/2, crowdSession))
+		}
 		if g.wary.Load() {
 			enough = crowdSession
 		}
