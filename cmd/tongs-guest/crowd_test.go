@@ -104,6 +104,8 @@ func TestForkBomb(t *testing.T) {
 			res, err = b.RunTool(ctx, bashCall("c3", "echo la''st"), sandbox.ToolHooks{})
 			if err != nil || !strings.HasPrefix(res.Output, "last\n") || told && strings.TrimSpace(res.Output) != "last" {
 				t.Errorf("the one after: %+v, %v", res, err)
+			} else if name == "group" && !told && !strings.Contains(res.Output, "limit on processes was reached") {
+				t.Errorf("a bomb was ended and nobody told: %q", res.Output)
 			}
 		})
 	}
