@@ -90,6 +90,8 @@ export interface SandboxInfo {
   image: string;
   /** The id of the project's files that it was made with. */
   project?: string;
+  /** What runs it: "linux", "gvisor", "runc" or "crun". */
+  driver?: string;
   labels?: Record<string, string>;
   guest?: GuestInfo;
 }
