@@ -389,7 +389,8 @@ func (p pidGauge) close() {
 }
 
 // look looks for a fork bomb when many processes were begun since the last look; fewer will do when that found
-// something that commands which are over have left, since a bomb may just have begun then.
+// that what commands which are over have left has become more, since a bomb may just have begun then. What stays the
+// same, a server in the background, costs no further looks.
 func (g *engine) look() {
 	if !g.children.init {
 		return
@@ -416,9 +417,16 @@ func (g *engine) look() {
 	}
 	g.relieve()
 	g.forked.Store(int64(g.pids.last()))
-	left := slices.ContainsFunc(g.children.survey(nil), func(t tenant) bool { return t.owner == 0 })
-	g.wary.Store(left)
-	if left {
+	left := 0
+	for _, t := range g.children.survey(nil) {
+		if t.owner == 0 {
+			left++
+		}
+	}
+	more := left > g.left
+	g.left = left
+	g.wary.Store(more)
+	if more {
 		g.mu.Lock()
 		closed := g.closed
 		g.mu.Unlock()
@@ -428,7 +436,7 @@ func (g *engine) look() {
 	}
 }
 
-// againAfter is how long after a look that found something left another one follows, for a bomb that no command
+// againAfter is how long after a look that found more left another one follows, for a bomb that no command
 // comes after.
 const againAfter = 250 * time.Millisecond
 

@@ -29,8 +29,9 @@ type engine struct {
 
 	pids   pidGauge
 	making sync.Mutex   // room for processes
+	left   int          // processes of commands that are over, at the last look; making guards it
 	forked atomic.Int64 // the number of the last process when it was last looked at
-	wary   atomic.Bool  // something was left then
+	wary   atomic.Bool  // they were more than at the one before
 	notice atomic.Int64 // how many were ended for it, and not told yet
 
 	mu      sync.Mutex

@@ -186,20 +186,19 @@ func becomeExclusive(cfg *Config) (root bool, err error) {
 // fsID sets a file system id in all threads. The calls never fail, so the result
 // is read back.
 func fsID(call uintptr, id uint32) error {
-	now := func() uint32 {
-		r, _, _ := syscall.RawSyscall(call, ^uintptr(0), 0, 0)
-		return uint32(r)
+	now := func() (uint32, syscall.Errno) { // an id that is none changes nothing
+		r, _, errno := syscall.RawSyscall(call, ^uintptr(0), 0, 0)
+		return uint32(r), errno
 	}
-	if _, _, errno := syscall.RawSyscall(call, ^uintptr(0), 0, 0); errno != 0 {
+	if is, errno := now(); errno != 0 {
 		return errno
-	}
-	if now() == id {
+	} else if is == id {
 		return nil
 	}
 	if _, _, errno := syscall.AllThreadsSyscall(call, uintptr(id), 0, 0); errno != 0 {
 		return errno
 	}
-	if now() != id {
+	if is, _ := now(); is != id {
 		return errors.New("the kernel did not allow it")
 	}
 	return nil
@@ -229,8 +228,7 @@ func effectiveIDs(u User) error {
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_SETRESUID, keep, uintptr(u.UID), keep); errno != 0 {
 		return errno
 	}
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&capData[0])), 0)
-	if errno != 0 {
+	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&capHeader)), uintptr(unsafe.Pointer(&capData[0])), 0); errno != 0 {
 		return errno
 	}
 	return nil
