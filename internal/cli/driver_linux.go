@@ -11,7 +11,8 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-func linuxDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
+// newDriver makes the driver of all sandboxes, whatever runs each of them.
+func newDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
 	d, err := linux.New(linux.Config{
 		Home: cfg.Home, Logger: log, StorageBytes: int64(cfg.Storage.Size), ReserveBytes: int64(cfg.Storage.Reserve),
 		Default: cfg.Driver, Runtimes: runtimes(cfg),

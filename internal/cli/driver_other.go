@@ -11,7 +11,7 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-func linuxDriver(*Config, *slog.Logger) (driver.Driver, error) { return nil, noLinux("make sandboxes") }
+func newDriver(*Config, *slog.Logger) (driver.Driver, error) { return nil, noLinux("make sandboxes") }
 
 func needDriver(*Config, string) error { return noLinux("make sandboxes") }
 

@@ -151,10 +151,15 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 		return nil, err
 	}
 	config := fleet.Config{Driver: s.driver, Logger: log, Recipe: recipe, Image: cfg.imageName(), Reserved: []string{agentHostName}}
-	config.Prepare, config.Ended = s.projects.prepareSession(), func(string) { s.projects.removed() }
+	config.Prepare = s.projects.prepareSession()
+	config.Ended = func(id string) {
+		if s.egress != nil {
+			s.egress.End(id)
+		}
+		s.projects.removed()
+	}
 	if s.egress != nil {
 		config.Reached = func(ctx context.Context, box fleet.Sandbox) error { return s.egress.Serve(ctx, box.ID, box.Client) }
-		config.Ended = func(id string) { s.egress.End(id); s.projects.removed() }
 	}
 	s.fleet = fleet.New(config)
 	found, err := s.fleet.Recover(ctx)
@@ -184,11 +189,6 @@ func start(ctx context.Context, cfg *Config, log *slog.Logger, opts startOptions
 	s.open(listener, handler)
 	s.took = time.Since(began)
 	return s, nil
-}
-
-// newDriver makes the driver of all sandboxes, whatever runs each of them.
-func newDriver(cfg *Config, log *slog.Logger) (driver.Driver, error) {
-	return linuxDriver(cfg, log)
 }
 
 // detach unmounts the sandboxes' own storage, if the driver has one and nothing uses it any more.
