@@ -20,11 +20,16 @@ const crowdLimit = 80
 func newCrowded(t *testing.T) (*sandbox.Client, string) {
 	t.Helper()
 	group, tasks := pidsGroup(t, crowdLimit)
+	events, err := os.Open(filepath.Join(group, "pids.events"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { events.Close() })
 	dir := t.TempDir()
 	return serve(t, guest.Config{
 		ListenerFD: 3, Project: dir, OutputDir: filepath.Join(dir, "out"), User: guest.User{Root: true, Home: dir},
-		Cgroup: guest.Cgroup{Version: 1, TasksFDs: []int{5}, Tasks: crowdLimit},
-	}, tasks), group
+		Cgroup: guest.Cgroup{Version: 1, TasksFDs: []int{5}, Tasks: crowdLimit, PidsFD: 6},
+	}, tasks, events), group
 }
 
 func bashCall(id, script string) sandbox.ToolCall {

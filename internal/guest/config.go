@@ -133,6 +133,11 @@ type Cgroup struct {
 	// Known, it lets the guest see a fork bomb before nothing can be started.
 	Tasks int64 `json:"tasks,omitempty"`
 
+	// PidsFD, optional: descriptor, open for reading, of the group's
+	// pids.events. The kernel tells there when a process had no place, and
+	// the guest looks at once for a fork bomb that a command has left.
+	PidsFD int `json:"pidsFD,omitempty"`
+
 	// OOMFD, optional: descriptor, open for reading, of memory.oom_control
 	// (version 1) or memory.events (version 2). When its oom_kill counter
 	// grew while a command was killed, the exit says so.

@@ -104,21 +104,24 @@ func (g *engine) within(d time.Duration, ask func() bool) bool {
 
 // relieve looks, after signs of a fork bomb, whether the limit is reached or
 // nearly so (seven eighths of it), and ends what commands that are over have left.
+// hit says that it was reached since the last look: then a quarter will do, since
+// the shells of a bomb wait for seconds before they try to fork again, and some end.
 // It doesn't wait for the next command to fail, since a bomb uses all the processor
 // that it is allowed, and a command that starts may need more than one place.
 //
 // The caller holds making.
-func (g *engine) relieve() {
+func (g *engine) relieve(hit bool) {
 	if most := g.cfg.Cgroup.Tasks; most > 0 {
+		few := int(min(crowdSession, most/4)) // so many are no bomb
 		g.makeRoom(leftovers, func() bool {
 			// A bomb's numbers may go up and down by the millisecond, and
 			// its processes end before they are read. Many different ones
 			// are a bomb too.
 			seen := map[int]bool{}
 			for range crowdSamples {
-				before, left, all := len(seen), 0, int64(0)
-				for _, t := range g.children.survey(nil) {
-					all += int64(t.threads)
+				before, left := len(seen), 0
+				tenants, places := g.children.survey(nil)
+				for _, t := range tenants {
 					if t.owner == 0 {
 						seen[t.pid] = true
 						left++
@@ -127,7 +130,9 @@ func (g *engine) relieve() {
 				switch {
 				case left == 0:
 					return true
-				case all > most-most/8 || len(seen) > before && int64(len(seen)) > most/2 && before > 0:
+				case left >= few && int64(places) > most-most/8,
+					left >= few && hit && int64(left) >= most/4,
+					len(seen) > before && int64(len(seen)) > most/2 && before > 0:
 					return false
 				case len(seen) == before, before == 0 && left < crowdSession:
 					return true
@@ -169,7 +174,7 @@ func (g *engine) notices() []string {
 
 // crowded says who holds the places, when none could be made.
 func (g *engine) crowded() error {
-	all := g.children.survey(nil)
+	all, _ := g.children.survey(nil)
 	var top *process
 	most := 0
 	g.mu.Lock()
@@ -202,16 +207,21 @@ type tenant struct {
 	related bool // descends from the owner; otherwise is of its session only
 }
 
-// survey lists the living processes below this one. do is called with the lock
-// held: no child can be started or reaped meanwhile.
-func (c *children) survey(do func([]tenant)) []tenant {
+// survey lists the living processes below this one, and counts the places that they
+// take, a thread each, together with those that have ended and that nobody has waited
+// for (cgroup-v1/pids.rst): the shells of a bomb leave many of them when they wait to
+// fork again. do is called with the lock held: no child can be started or reaped
+// meanwhile.
+func (c *children) survey(do func([]tenant)) (all []tenant, places int) {
 	self := os.Getpid()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	stats := map[int]procStat{}
 	eachProcess(func(s procStat) { stats[s.pid] = s })
-	var all []tenant
 	for _, s := range stats {
+		if s.state == 'Z' {
+			places++
+		}
 		if s.state == 'Z' || s.state == 'X' || s.pid == self {
 			continue
 		}
@@ -249,11 +259,12 @@ func (c *children) survey(do func([]tenant)) []tenant {
 			t.owner = s.session
 		}
 		all = append(all, t)
+		places += t.threads
 	}
 	if do != nil {
 		do(all)
 	}
-	return all
+	return all, places
 }
 
 // clear makes room in one way, and adds the processes that it ends to those
@@ -388,14 +399,14 @@ func (p pidGauge) close() {
 	}
 }
 
-// look looks for a fork bomb when many processes were begun since the last look; fewer will do when that found
-// that what commands which are over have left has become more, since a bomb may just have begun then. What stays the
-// same, a server in the background, costs no further looks.
+// look looks for a fork bomb when there is a sign of one: the limit was reached since the last look, or many processes
+// were begun. Fewer will do when that look found new ones that commands which are over have left, since a bomb may just
+// have begun then. What stays the same, a server in the background, costs no further looks.
 func (g *engine) look() {
 	if !g.children.init {
 		return
 	}
-	few := func() bool {
+	calm := func() bool {
 		last := int64(g.pids.last())
 		since := last - g.forked.Load()
 		enough := int64(crowdForks)
@@ -405,44 +416,61 @@ func (g *engine) look() {
 		if g.wary.Load() {
 			enough = crowdSession
 		}
-		return last == 0 || since >= 0 && since < enough
+		return (last == 0 || since >= 0 && since < enough) && !g.full.grew()
 	}
-	if few() {
+	if calm() {
 		return
 	}
 	g.making.Lock()
 	defer g.making.Unlock()
-	if few() {
+	if calm() {
 		return // somebody has looked meanwhile
 	}
-	g.relieve()
-	g.forked.Store(int64(g.pids.last()))
-	left := 0
-	for _, t := range g.children.survey(nil) {
-		if t.owner == 0 {
-			left++
-		}
-	}
-	more := left > g.left
-	g.left = left
-	g.wary.Store(more)
-	if more {
-		g.mu.Lock()
-		closed := g.closed
-		g.mu.Unlock()
-		if !closed {
-			g.later(againAfter, g.look)
-		}
-	}
+	g.inspect(againAfter)
 }
-
-// againAfter is how long after a look that found more left another one follows, for a bomb that no command
-// comes after.
-const againAfter = 250 * time.Millisecond
 
 // looks is look at any rate.
 func (g *engine) looks() {
 	g.making.Lock()
 	defer g.making.Unlock()
-	g.relieve()
+	g.inspect(againAfter)
+}
+
+// How long after a look that found something new another one follows, for a bomb that no command comes after. Each
+// time that there is something new again it is twice as long as before.
+const (
+	againAfter  = 250 * time.Millisecond
+	againAtMost = 4 * time.Second
+)
+
+// inspect ends a bomb if there is one, notes what is left, and looks again after a while if that is something new.
+//
+// The caller holds making.
+func (g *engine) inspect(after time.Duration) {
+	hit := g.full.grew()
+	g.full.note()
+	g.relieve(hit)
+	g.forked.Store(int64(g.pids.last()))
+	left := map[int]bool{}
+	tenants, _ := g.children.survey(nil)
+	for _, t := range tenants {
+		if t.owner == 0 {
+			left[t.pid] = true
+		}
+	}
+	more := hit && len(left) > 0
+	for pid := range left {
+		more = more || !g.left[pid]
+	}
+	g.left = left
+	g.wary.Store(more)
+	if !more || g.again {
+		return
+	}
+	g.again = g.later(after, func() {
+		g.making.Lock()
+		defer g.making.Unlock()
+		g.again = false
+		g.inspect(min(2*after, againAtMost))
+	}) != nil
 }

@@ -28,10 +28,12 @@ type engine struct {
 	watches   atomic.Int32
 
 	pids   pidGauge
+	full   *fullGroup
 	making sync.Mutex   // room for processes
-	left   int          // processes of commands that are over, at the last look; making guards it
+	left   map[int]bool // processes of commands that are over, at the last look; making guards it
 	forked atomic.Int64 // the number of the last process when it was last looked at
-	wary   atomic.Bool  // they were more than at the one before
+	again  bool         // another look follows by itself; making guards it
+	wary   atomic.Bool  // there were new ones among them
 	notice atomic.Int64 // how many were ended for it, and not told yet
 
 	mu      sync.Mutex
@@ -47,7 +49,7 @@ type engine struct {
 
 func newEngine(cfg *Config, root bool, c *children) *engine {
 	g := &engine{
-		cfg: cfg, root: root, children: c, procs: newProcessors(cfg.Exclusive), oom: newOOMCounter(cfg.Cgroup.OOMFD), pids: newPIDGauge(),
+		cfg: cfg, root: root, children: c, procs: newProcessors(cfg.Exclusive), oom: newOOMCounter(cfg.Cgroup.OOMFD), pids: newPIDGauge(), full: newFullGroup(cfg.Cgroup.PidsFD),
 		orphan: seconds(cfg.Limits.OrphanSeconds), closing: make(chan struct{}),
 		byID: map[string]*process{}, timers: map[*time.Timer]struct{}{},
 	}
@@ -203,10 +205,15 @@ func (g *engine) remove(p *process) {
 	p.kill(false)
 }
 
-// later calls f after a while, unless the guest ends first.
+// later calls f after a while, unless the guest ends first. It is nil when that ends.
 func (g *engine) later(after time.Duration, f func()) *time.Timer {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	select {
+	case <-g.closing:
+		return nil
+	default:
+	}
 	g.wg.Add(1)
 	var t *time.Timer
 	t = time.AfterFunc(after, func() {
@@ -252,6 +259,7 @@ wait:
 	}
 	close(g.closing)
 	g.mu.Lock()
+	g.full.stop()
 	for t := range g.timers {
 		if t.Stop() { // all are killed here
 			g.wg.Done()
@@ -273,4 +281,5 @@ wait:
 	g.children.close()
 	g.wg.Wait()
 	g.pids.close()
+	g.full.close()
 }

@@ -98,6 +98,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	case <-settled.C:
 	case <-s.stopped:
 	}
+	if err := s.engine.watchFull(); err != nil {
+		log.Warn("a fork bomb may be seen late: no word comes of a full control group", "error", err.Error())
+	}
 	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
 	<-s.stopped
 	log.Info("the guest ends", "reason", s.reason)

@@ -41,10 +41,11 @@ type cgroups interface {
 // group is a sandbox's group, as descriptors for its guest.
 type group struct {
 	version int
-	tasks   []*os.File // version 1: a tasks file for each controller, after that of memory its oom_control
+	tasks   []*os.File // version 1: a tasks file for each controller, after that of memory its oom_control, of pids its events
 	dir     *os.File   // version 2: directory of the commands
 	guest   *os.File   // version 2: directory of the guest
-	oom     *os.File   // counts kills; may be nil
+	oom     *os.File   // version 2: counts kills; may be nil
+	full    *os.File   // version 2: counts processes that had no place; may be nil
 }
 
 func (g *group) close() {
@@ -54,7 +55,7 @@ func (g *group) close() {
 	for _, f := range g.tasks {
 		f.Close()
 	}
-	for _, f := range []*os.File{g.dir, g.guest, g.oom} {
+	for _, f := range []*os.File{g.dir, g.guest, g.oom, g.full} {
 		if f != nil {
 			f.Close()
 		}

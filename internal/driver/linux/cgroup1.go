@@ -35,6 +35,9 @@ func (c *cgroup1) controllers() []string {
 	return all
 }
 
+// events1 are the files in which a controller counts what its limit has led to.
+var events1 = map[string]string{"memory": "memory.oom_control", "pids": "pids.events"}
+
 const cpuPeriod = 100_000 // microseconds
 
 func (c *cgroup1) create(name string, l driver.Limits, _ uint32) (g *group, err error) {
@@ -73,8 +76,8 @@ func (c *cgroup1) create(name string, l driver.Limits, _ uint32) (g *group, err 
 			return g, err
 		}
 		g.tasks = append(g.tasks, f)
-		if controller == "memory" {
-			f, err := os.Open(filepath.Join(dir, "memory.oom_control"))
+		if events := events1[controller]; events != "" {
+			f, err := os.Open(filepath.Join(dir, events))
 			if err != nil {
 				return g, err
 			}

@@ -104,8 +104,10 @@ func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, e
 	if g.guest, err = os.Open(guest); err != nil {
 		return g, err
 	}
-	if fd, err := unix.Openat(int(g.dir.Fd()), "memory.events", unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-		g.oom = os.NewFile(uintptr(fd), "memory.events")
+	for name, f := range map[string]**os.File{"memory.events": &g.oom, "pids.events": &g.full} {
+		if fd, err := unix.Openat(int(g.dir.Fd()), name, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+			*f = os.NewFile(uintptr(fd), name)
+		}
 	}
 	return g, nil
 }

@@ -62,6 +62,7 @@ type guestCgroup struct {
 	DirFD    int   `json:"dirFD,omitempty"`
 	OOMFD    int   `json:"oomFD,omitempty"`
 	Tasks    int64 `json:"tasks,omitempty"`
+	PidsFD   int   `json:"pidsFD,omitempty"`
 }
 
 // launch starts the guest of a sandbox that is kept in dir. lay lays the directory out, or is nil when that
@@ -227,8 +228,11 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 		case 1:
 			for _, controller := range groups.controllers() {
 				c.TasksFDs = append(c.TasksFDs, number())
-				if controller == "memory" {
+				switch controller {
+				case "memory":
 					c.OOMFD = number()
+				case "pids":
+					c.PidsFD = number()
 				}
 			}
 			for n := firstLateFD + 1; n < next; n++ {
@@ -238,6 +242,9 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 			c.DirFD, early = number(), append(early, g.dir)
 			if g.oom != nil {
 				c.OOMFD, early = number(), append(early, g.oom)
+			}
+			if g.full != nil {
+				c.PidsFD, early = number(), append(early, g.full)
 			}
 		}
 	}
