@@ -88,7 +88,7 @@ func run(fd int) error {
 		return err
 	}
 	if len(b.Setup) > 0 && string(b.Setup) != "null" {
-		if err := boot.Run(b.Setup); err != nil {
+		if b.Guest.Cgroup.MeminfoFD, err = boot.Run(b.Setup); err != nil {
 			return err
 		}
 		if b.Guest.Restrict, err = boot.Fence(b.Guest.User.AlsoRoot); err != nil {

@@ -142,6 +142,20 @@ type Cgroup struct {
 	// (version 1) or memory.events (version 2). When its oom_kill counter
 	// grew while a command was killed, the exit says so.
 	OOMFD int `json:"oomFD,omitempty"`
+
+	// MeminfoFD, optional: descriptor, open for writing, of the file that
+	// shows as /proc/meminfo in the sandbox, which the guest keeps. A driver's
+	// half inside the sandbox may make it, and fill this in.
+	MeminfoFD int `json:"meminfoFD,omitempty"`
+
+	// Memory is how many bytes that file says there are: the group's limit.
+	Memory int64 `json:"memory,omitempty"`
+
+	// UsageFD and StatFD, for version 1 and MeminfoFD: descriptors, open for
+	// reading, of memory.usage_in_bytes and memory.stat. In version 2 the guest
+	// opens them in DirFD.
+	UsageFD int `json:"usageFD,omitempty"`
+	StatFD  int `json:"statFD,omitempty"`
 }
 
 // Limits are the guest's own bounds. They keep a hostile or forgetful client
@@ -258,6 +272,9 @@ func (c *Config) setDefaults() error {
 		return errors.New("guest: config: cgroup version 1 needs tasksFDs")
 	case g.Version == 2 && g.DirFD <= 2:
 		return errors.New("guest: config: cgroup version 2 needs dirFD")
+	}
+	if g := c.Cgroup; g.MeminfoFD > 2 && (g.Memory <= 0 || g.Version == 0 || g.Version == 1 && (g.UsageFD <= 2 || g.StatFD <= 2)) {
+		return errors.New("guest: config: meminfoFD needs cgroup memory, and in version 1 usageFD and statFD")
 	}
 	c.Limits.setDefaults()
 	return nil

@@ -30,6 +30,7 @@ func TestBoot(t *testing.T) {
 		"", "null x", "[]", "{", `{"guest":{"listenerFd2":3}}`, `{"guest":{}} {}`, `{"unknown":1}`,
 		`{"guest":{"project":"relative"}}`, `{"guest":{"outputDir":"x"}}`, `{"guest":{"user":{"home":"x"}}}`, `{"guest":{"env":["novalue"]}}`, `{"guest":{"env":["=x"]}}`,
 		`{"guest":{"cgroup":{"version":3}}}`, `{"guest":{"cgroup":{"version":1}}}`, `{"guest":{"cgroup":{"version":2}}}`,
+		`{"guest":{"cgroup":{"version":2,"dirFD":5,"meminfoFD":6}}}`, `{"guest":{"cgroup":{"memory":4096,"meminfoFD":6}}}`, `{"guest":{"cgroup":{"version":1,"tasksFDs":[5],"memory":4096,"meminfoFD":6,"usageFD":7}}}`,
 		`{"guest":{"listenerFD":"3"}}`, `{"guest":{"user":{"uid":-1}}}`, `{"setup":"` + strings.Repeat("x", guest.MaxBootBytes) + `"}`,
 	} {
 		if b, err := guest.ReadBoot(strings.NewReader(bad)); err == nil || !strings.HasPrefix(err.Error(), "guest: ") {
@@ -41,7 +42,7 @@ func TestBoot(t *testing.T) {
 // What was read and is written again is read as the same.
 func FuzzBoot(f *testing.F) {
 	f.Add([]byte(`{"setup":{"a":[1]},"guest":{"listenerFD":3}}`))
-	f.Add([]byte(`{"guest":{"listenerFD":3,"user":{"root":true},"cgroup":{"version":1,"tasksFDs":[5,6],"oomFD":7},"env":["A=b"],"limits":{"runs":1}}}`))
+	f.Add([]byte(`{"guest":{"listenerFD":3,"user":{"root":true},"cgroup":{"version":1,"tasksFDs":[5,6],"oomFD":7,"meminfoFD":8,"memory":4096,"usageFD":9,"statFD":10},"env":["A=b"],"limits":{"runs":1}}}`))
 	f.Add([]byte(`{"guest":{"env":["novalue"]}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := guest.ReadBoot(bytes.NewReader(data))

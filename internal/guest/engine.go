@@ -17,6 +17,7 @@ type engine struct {
 	root     bool // this process can become another user
 	children *children
 	oom      *oomCounter
+	meminfo  *meminfo
 	orphan   time.Duration
 	procs    *processors
 	worked   func()        // told after each process
@@ -280,6 +281,7 @@ wait:
 	}
 	g.children.close()
 	g.wg.Wait()
+	g.meminfo.close()
 	g.pids.close()
 	g.full.close()
 }

@@ -73,6 +73,9 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		engine: newEngine(&cfg, root, newChildren(cfg.Exclusive, fk)), tokens: newTokens(), listeners: newListeners(),
 		stopped: make(chan struct{}), conns: map[*net.UnixConn]struct{}{}, live: map[*capnweb.Session]struct{}{},
 	}
+	if s.engine.meminfo, err = newMeminfo(cfg.Cgroup, s.engine.count); err != nil {
+		return fmt.Errorf("guest: show the sandbox's memory: %w", err)
+	}
 	s.engine.worked = s.worked
 	s.worked()
 	s.runs = newRuns(&cfg, tool.Call, tool.Env{

@@ -76,8 +76,10 @@ func (p *process) finish(st unix.WaitStatus) {
 	e.TimedOut, e.Killed = p.timedOut, p.killed && !p.timedOut
 	e.OutOfMemory = oom && !e.TimedOut && !e.Killed && e.ShellCode() == 128+int(unix.SIGKILL)
 	p.exit, p.ended = e, time.Now()
+	ran := p.ended.Sub(p.started)
 	in := p.stdin
 	p.mu.Unlock()
+	p.g.meminfo.ended(ran)
 	close(p.exited)
 	if in != nil {
 		in.close()

@@ -97,6 +97,7 @@ func (g *engine) start(spec sandbox.ProcessSpec, opts startOptions) (*process, e
 		g.unreserve(id)
 		return nil, err
 	}
+	g.meminfo.begin()
 	// The deadline's timer may fire at once, and the process may end before
 	// start returns: both wait for this lock.
 	p.mu.Lock()

@@ -23,7 +23,7 @@ var fileEscapes = []escape{
 	{name: "mount a file system", attempt: "mount -t tmpfs x /mnt", says: denied, control: "unshare -m mount -t tmpfs x /mnt", where: onHost, root: true},
 	{name: "bind a directory over another", attempt: "mount --bind /home/user /etc", says: denied, control: "unshare -m mount --bind /tmp /mnt", where: onHost, root: true},
 	{name: "make /usr writable", attempt: "mount -o remount,bind,rw /usr", says: denied, control: "unshare -m sh -c 'mount --bind /usr /usr && mount -o remount,bind,rw /usr'", where: onHost, root: true},
-	{name: "unmount a mask", attempt: "umount /proc/sys || umount /proc/keys", says: denied, control: "unshare -m sh -c 'mount -t tmpfs x /mnt && umount /mnt'", where: onHost, root: true},
+	{name: "unmount a mask", attempt: "umount /proc/sys || umount /proc/keys || umount /proc/meminfo", says: denied, control: "unshare -m sh -c 'mount -t tmpfs x /mnt && umount /mnt'", where: onHost, root: true},
 	{name: "write to /usr", attempt: "touch /usr/tongs-was-here", says: denied, control: "touch ~/tongs-was-here"},
 	{name: "write to /etc", attempt: "touch /etc/tongs-was-here || echo x >> /etc/passwd", says: denied, control: "touch ~/tongs-was-here", as: "user", foreign: true},
 	{name: "write to /dev", attempt: "touch /dev/tongs-was-here || rm /dev/null || chmod 600 /dev/null", says: denied, control: ": > /dev/null"},

@@ -19,10 +19,15 @@ var kernelEscapes = []escape{
 	{name: "see what belongs to the machine's firmware", attempt: "find /proc/acpi /proc/scsi /sys/firmware -type f 2>/dev/null | grep -q .", where: onHost, kernel: true},
 	{name: "write to /sys", attempt: "for f in /sys/kernel/mm/transparent_hugepage/enabled /sys/power/state; do echo x > $f && exit 0; done; exit 1", control: "test -w /sys/kernel/mm", where: onHost, root: true},
 	{name: "write to a file of /proc that is open to everybody", attempt: "echo x > /proc/self/comm", says: denied, where: onHost, as: "user", fence: true, plain: true},
+	{name: "change what /proc/meminfo says", attempt: "f=/proc/meminfo; " + rewrite, says: denied, control: "f=~/meminfo; cp /proc/meminfo $f; " + rewrite},
 	{name: "find control groups", attempt: "ls -A /sys/fs/cgroup | grep -q .", control: "ls -A /sys/fs/cgroup | grep -q .", where: onHost, shared: true},
 	{name: "mount control groups", attempt: "mount -t cgroup -o memory x /mnt || mount -t cgroup2 x /mnt", control: "unshare -m mount -t cgroup2 x /mnt", where: onHost, root: true},
 	{name: "see the host's System V objects", attempt: "test $(tail -n +2 /proc/sysvipc/shm | wc -l) -gt 0", control: "id=$(ipcmk -M 4096 | grep -o '[0-9]*$') && test $(tail -n +2 /proc/sysvipc/shm | wc -l) -gt 0; r=$?; ipcrm -m $id; exit $r", where: onHost},
 }
+
+// rewrite tries in all ways to change what is in the file $f, and looks whether it has.
+const rewrite = `b=$(head -n 1 $f); chmod 666 $f; echo x > $f; echo x >> $f; (echo x > /proc/self/fd/9) 9< $f; truncate -s 0 $f; test ! -e /tmp/meminfo || echo x > /tmp/meminfo
+	ln $f ~/link && echo x > ~/link; mv $f ~/moved; rm -f $f; test "$(head -n 1 $f)" != "$b"; r=$?; rm -f ~/link ~/moved; exit $r`
 
 // machineWritable looks for settings that aren't a process's own, nor those that the kernel makes one's own.
 const machineWritable = `find /proc/bus /proc/fs /proc/irq /proc/acpi /proc/scsi /proc/sys/kernel /proc/sys/vm /proc/sys/fs /proc/mtrr /proc/driver -type f -writable 2>/dev/null | grep -q .`

@@ -151,7 +151,7 @@ var parts = []struct {
 	run  func(*testing.T, Suite)
 }{
 	{"Life", testLife}, {"Refusals", testRefusals}, {"Places", testPlaces}, {"Given", testGiven}, {"Separation", testSeparation},
-	{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
+	{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Meminfo", testMeminfo}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
 	{"HostKilledAnywhere", testHostKilledAnywhere}, {"TwoHosts", testTwoHosts}, {"FullDisk", testFullDisk}, {"NoInodes", testNoInodes}, {"FullLater", testFullLater}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Many", testMany}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
 	{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
 	{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},

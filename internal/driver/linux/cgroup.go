@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,7 +42,7 @@ type cgroups interface {
 // group is a sandbox's group, as descriptors for its guest.
 type group struct {
 	version int
-	tasks   []*os.File // version 1: a tasks file for each controller, after that of memory its oom_control, of pids its events
+	tasks   []*os.File // version 1: a tasks file for each controller, after each those of reads1
 	dir     *os.File   // version 2: directory of the commands
 	guest   *os.File   // version 2: directory of the guest
 	oom     *os.File   // version 2: counts kills; may be nil
@@ -188,4 +189,21 @@ func subdirs(dir string) ([]string, error) {
 		}
 	}
 	return all, err
+}
+
+// shownMemory is how many bytes of memory programs in a sandbox shall find that there are; 0 is what the machine has.
+func shownMemory(r record, groups cgroups) int64 {
+	if n := r.Spec.Limits.MemoryBytes; n > 0 && groups != nil && slices.Contains(groups.controllers(), "memory") {
+		return min(n, machineMemory())
+	}
+	return 0
+}
+
+// machineMemory is how many bytes of memory this machine has, as far as programs may use it.
+func machineMemory() int64 {
+	var in unix.Sysinfo_t
+	if unix.Sysinfo(&in) != nil { // it fails for bad addresses only
+		return math.MaxInt64
+	}
+	return int64(in.Totalram) * int64(in.Unit)
 }

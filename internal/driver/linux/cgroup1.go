@@ -35,8 +35,9 @@ func (c *cgroup1) controllers() []string {
 	return all
 }
 
-// events1 are the files in which a controller counts what its limit has led to.
-var events1 = map[string]string{"memory": "memory.oom_control", "pids": "pids.events"}
+// reads1 are the files of a controller that the guest reads, in the order of their descriptors: what its limit has led
+// to, and what is used.
+var reads1 = map[string][]string{"memory": {"memory.oom_control", "memory.usage_in_bytes", "memory.stat"}, "pids": {"pids.events"}}
 
 const cpuPeriod = 100_000 // microseconds
 
@@ -76,8 +77,8 @@ func (c *cgroup1) create(name string, l driver.Limits, _ uint32) (g *group, err 
 			return g, err
 		}
 		g.tasks = append(g.tasks, f)
-		if events := events1[controller]; events != "" {
-			f, err := os.Open(filepath.Join(dir, events))
+		for _, name := range reads1[controller] {
+			f, err := os.Open(filepath.Join(dir, name))
 			if err != nil {
 				return g, err
 			}

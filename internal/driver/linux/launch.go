@@ -63,6 +63,9 @@ type guestCgroup struct {
 	OOMFD    int   `json:"oomFD,omitempty"`
 	Tasks    int64 `json:"tasks,omitempty"`
 	PidsFD   int   `json:"pidsFD,omitempty"`
+	Memory   int64 `json:"memory,omitempty"`
+	UsageFD  int   `json:"usageFD,omitempty"`
+	StatFD   int   `json:"statFD,omitempty"`
 }
 
 // launch starts the guest of a sandbox that is kept in dir. lay lays the directory out, or is nil when that
@@ -224,13 +227,15 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 		if slices.Contains(groups.controllers(), "pids") {
 			c.Tasks = max(r.Spec.Limits.Pids, 0)
 		}
+		c.Memory = shownMemory(r, groups)
+		b.Setup.Meminfo = c.Memory > 0
 		switch c.Version {
 		case 1:
 			for _, controller := range groups.controllers() {
 				c.TasksFDs = append(c.TasksFDs, number())
 				switch controller {
 				case "memory":
-					c.OOMFD = number()
+					c.OOMFD, c.UsageFD, c.StatFD = number(), number(), number()
 				case "pids":
 					c.PidsFD = number()
 				}

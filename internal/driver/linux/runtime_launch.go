@@ -368,11 +368,29 @@ func (l *runtimeLaunch) place(m *mounts) error {
 			return driver.Wrap(op, err)
 		}
 	}
+	if n := shownMemory(l.r, l.d.groups); n > 0 && l.rt.OwnKernel() {
+		if err := showRuntime(n); err != nil {
+			return driver.Wrap(op, err)
+		}
+	}
 	config, err := l.rt.Config(l.where())
 	if err != nil {
 		return err
 	}
 	return driver.Wrap(op, os.WriteFile(placeDir+"/config.json", config, 0o600))
+}
+
+// showRuntime lets a runtime, in whose mount namespace the calling thread is, find a machine with so many bytes of
+// memory: its own kernel says that it has what it finds.
+func showRuntime(bytes int64) error {
+	const file, over = placeDir + "/meminfo", "/proc/meminfo"
+	if err := os.WriteFile(file, fmt.Appendf(nil, "MemTotal:       %8d kB\n", bytes>>10), 0o444); err != nil {
+		return err
+	}
+	if err := unix.Mount(file, over, "", unix.MS_BIND, ""); err != nil {
+		return &os.PathError{Op: "mount", Path: over, Err: err}
+	}
+	return nil
 }
 
 // guestTree is the directory of guest binaries as a mount of its own, so that what a sandbox can read about its

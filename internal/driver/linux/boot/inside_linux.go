@@ -41,52 +41,57 @@ const insideBacklog = 256
 
 // inside does what is left in a place that an OCI runtime has made: on the host's kernel all that run does
 // once the root has been changed, on a kernel of its own what makes the guest reachable.
-func inside(cfg Config, plan Plan) error {
+func inside(cfg Config, plan Plan) (meminfo int, err error) {
 	in := plan.Inside
 	if err := reserve(in.ListenFD, in.PidsFD); err != nil {
-		return err
+		return 0, err
 	}
 	if !in.OwnKernel {
 		if err := Network(plan.Egress); err != nil {
-			return err
+			return 0, err
 		}
 		root, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
-			return fail("open root", err)
+			return 0, fail("open root", err)
 		}
 		defer unix.Close(root)
 		if err := configure(root); err != nil {
-			return err
+			return 0, err
 		}
 		if err := mask(root); err != nil {
-			return err
+			return 0, err
+		}
+		if cfg.Meminfo {
+			if meminfo, err = showMemory(root); err != nil {
+				return 0, err
+			}
 		}
 	}
 	if in.OwnKernel {
 		if err := inMemory(plan); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := scratch(plan); err != nil {
-		return err
+		return 0, err
 	}
 	if in.Listen != "" {
 		if err := listenAt(in.Listen, in.ListenFD); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if in.Pids > 0 {
 		if err := limitPids(in.Pids, in.PidsFD); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	if err := dropPrivileges(true, plan.Root, in.OwnKernel); err != nil {
-		return err
+		return 0, err
 	}
 	if err := loadFilter(cfg.Clone3); err != nil {
-		return err
+		return 0, err
 	}
-	return nil
+	return meminfo, nil
 }
 
 // listenAt makes a socket that the host finds by its path, as descriptor n, which is reserved. One that an earlier life of the

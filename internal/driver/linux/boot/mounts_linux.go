@@ -21,27 +21,27 @@ var (
 	readOnly = []string{"proc/sys", "proc/bus", "proc/fs", "proc/irq"}
 )
 
-// enterRoot assembles the sandbox's tree and makes it the only one.
-func enterRoot(plan Plan, fds []int) error {
+// enterRoot assembles the sandbox's tree and makes it the only one. meminfo is as of Run.
+func enterRoot(cfg Config, plan Plan, fds []int) (meminfo int, err error) {
 	root, mounts := fds[0], fds[1:]
 	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return fail("open old root", err)
+		return 0, fail("open old root", err)
 	}
 	defer unix.Close(old)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fail("make mounts private", err)
+		return 0, fail("make mounts private", err)
 	}
 	// It goes on top of the host's root: the one directory that this process can surely reach.
 	if err := unix.MoveMount(root, "", old, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
-		return fail("attach root", err)
+		return 0, fail("attach root", err)
 	}
 	if err := unix.Fchdir(root); err != nil {
-		return fail("enter root", err)
+		return 0, fail("enter root", err)
 	}
 	for i, target := range plan.Mounts {
 		if err := Attach(mounts[i], root, target[1:]); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	for _, fs := range filesystems(plan) {
@@ -49,29 +49,34 @@ func enterRoot(plan Plan, fds []int) error {
 			if fs.optional {
 				continue
 			}
-			return err
+			return 0, err
 		}
 	}
 	if err := configure(root); err != nil {
-		return err
+		return 0, err
 	}
 	if err := mask(root); err != nil {
-		return err
+		return 0, err
+	}
+	if cfg.Meminfo {
+		if meminfo, err = showMemory(root); err != nil {
+			return 0, err
+		}
 	}
 	// The old root ends up mounted on the new one, and is detached with all that is below it.
 	if err := unix.PivotRoot(".", "."); err != nil {
-		return fail("change root", err)
+		return 0, fail("change root", err)
 	}
 	if err := unix.Fchdir(old); err != nil {
-		return fail("go to old root", err)
+		return 0, fail("go to old root", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return fail("let go of the host's files", err)
+		return 0, fail("let go of the host's files", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
-		return fail("enter new root", err)
+		return 0, fail("enter new root", err)
 	}
-	return nil
+	return meminfo, nil
 }
 
 // Attach puts a mount at a place below root. No link is followed on the way: when a sandbox is started

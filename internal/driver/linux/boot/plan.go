@@ -19,6 +19,9 @@ type Config struct {
 	// Clone3 leaves the guest the call of that name, by which it starts commands in a control group of
 	// version 2. What it starts has it too.
 	Clone3 bool `json:"clone3,omitempty"`
+
+	// Meminfo asks for a file over /proc/meminfo that the guest writes.
+	Meminfo bool `json:"meminfo,omitempty"`
 }
 
 // MaxPlanBytes bounds the message that carries a Plan. MaxMounts bounds the descriptors beside it; the

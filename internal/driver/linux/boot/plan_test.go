@@ -61,7 +61,7 @@ func TestDecodeAnswer(t *testing.T) {
 func TestRunOutside(t *testing.T) {
 	t.Parallel()
 	for _, setup := range []string{``, `{}`, `{"channelFD":3}`, `{"channelFD":-1}`, `[]`} {
-		if err := boot.Run(json.RawMessage(setup)); err == nil {
+		if _, err := boot.Run(json.RawMessage(setup)); err == nil {
 			t.Errorf("%q: no error", setup)
 		}
 	}

@@ -27,14 +27,15 @@ func init() {
 
 // Run turns the process that calls it into the first process of a sandbox, as the driver wants it.
 // It must be PID 1 of new namespaces, and nothing else may have happened in the process yet. setup is
-// a Config as JSON. On error, the driver has been told and the process must exit.
-func Run(setup json.RawMessage) error {
+// a Config as JSON. On error, the driver has been told and the process must exit. meminfo is a descriptor of the
+// file that shows as /proc/meminfo, open for writing, where Config asks for one; else 0.
+func Run(setup json.RawMessage) (meminfo int, err error) {
 	var cfg Config
 	if err := json.Unmarshal(setup, &cfg); err != nil {
-		return fmt.Errorf("boot: setup: %w", err)
+		return 0, fmt.Errorf("boot: setup: %w", err)
 	}
 	if os.Getpid() != 1 || cfg.ChannelFD <= 2 {
-		return errors.New("boot: this process was not started by a driver: it must be PID 1 and have a channel")
+		return 0, errors.New("boot: this process was not started by a driver: it must be PID 1 and have a channel")
 	}
 	unix.CloseOnExec(cfg.ChannelFD)
 	// It was started by a descriptor's number, which ps would show as its name.
@@ -43,7 +44,7 @@ func Run(setup json.RawMessage) error {
 	}
 	defer unix.Close(cfg.ChannelFD)
 
-	err := run(cfg)
+	meminfo, err = run(cfg)
 	answer := &Failure{}
 	if err != nil && !errors.As(err, &answer) {
 		answer = &Failure{Op: "boot", Message: err.Error()}
@@ -53,13 +54,13 @@ func Run(setup json.RawMessage) error {
 		// The driver may be gone; then nobody waits for the answer, and a booted sandbox is as good.
 		_ = unix.Send(cfg.ChannelFD, data, unix.MSG_NOSIGNAL)
 	}
-	return err
+	return meminfo, err
 }
 
-func run(cfg Config) error {
+func run(cfg Config) (meminfo int, err error) {
 	plan, fds, err := receive(cfg.ChannelFD)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() {
 		for _, fd := range fds {
@@ -68,7 +69,7 @@ func run(cfg Config) error {
 	}()
 	for i, n := range plan.Late {
 		if err := unix.Dup3(fds[len(fds)-len(plan.Late)+i], n, unix.O_CLOEXEC); err != nil {
-			return fail("take over descriptor", err)
+			return 0, fail("take over descriptor", err)
 		}
 	}
 	if plan.Inside != nil {
@@ -77,29 +78,29 @@ func run(cfg Config) error {
 	if plan.Rootless != nil {
 		own, targets, err := ownMounts(*plan.Rootless)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		plan.Mounts, fds = targets, append(own, fds...)
 	}
-	if err := enterRoot(plan, fds); err != nil {
-		return err
+	if meminfo, err = enterRoot(cfg, plan, fds); err != nil {
+		return 0, err
 	}
 	if err := Network(plan.Egress); err != nil {
-		return err
+		return 0, err
 	}
 	if err := unix.Sethostname([]byte(plan.Hostname)); err != nil {
-		return fail("set hostname", err)
+		return 0, fail("set hostname", err)
 	}
 	if err := scratch(plan); err != nil {
-		return err
+		return 0, err
 	}
 	if err := dropPrivileges(!plan.oneID(), plan.Root, false); err != nil {
-		return err
+		return 0, err
 	}
 	if err := loadFilter(cfg.Clone3); err != nil {
-		return err
+		return 0, err
 	}
-	return nil
+	return meminfo, nil
 }
 
 // receive waits for the plan and its descriptors.

@@ -11,4 +11,6 @@ import (
 func Fence(bool) (func() error, error) { return nil, nil }
 
 // Run needs Linux.
-func Run(json.RawMessage) error { return errors.New("boot: only Linux has what a sandbox is made of") }
+func Run(json.RawMessage) (int, error) {
+	return 0, errors.New("boot: only Linux has what a sandbox is made of")
+}

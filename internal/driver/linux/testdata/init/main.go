@@ -44,7 +44,7 @@ func run() error {
 	}
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM)
-	if err := boot.Run(doc.Setup); err != nil {
+	if _, err := boot.Run(doc.Setup); err != nil {
 		return err
 	}
 	l, err := net.FileListener(os.NewFile(uintptr(doc.Guest.ListenerFD), "listener"))
