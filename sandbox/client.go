@@ -207,6 +207,28 @@ func (c *Client) Agent() *capnweb.Stub {
 	return p.Stub()
 }
 
+// What the host tells the guest of a sandbox by empty files beside the guest's socket, while that is closed.
+const (
+	ResumedFile  = "resumed"  // there was no checkpoint, or the sandbox goes on after it
+	RestoredFile = "restored" // this is what was restored from a checkpoint
+)
+
+// MaxSuspend is the longest that Suspend takes.
+const MaxSuspend = 10 * time.Minute
+
+// Suspend has the guest close its socket and all connections, this one included, since a checkpoint can't hold
+// them: they end with CONNECTION_LOST as when the host restarts, and what they have begun goes on. Then the guest
+// removes its socket. It opens its socket again when it sees ResumedFile or RestoredFile, and by itself when it
+// has seen neither within that time (at most MaxSuspend). Errors: NOT_SUPPORTED where the guest can't open its
+// socket by itself, SANDBOX_BUSY when it is suspended already.
+func (c *Client) Suspend(ctx context.Context, within time.Duration) error {
+	_, err := call[none](ctx, c, "prepare checkpoint", "suspend", within.Milliseconds())
+	if CodeOf(err) == CodeConnectionLost {
+		return nil // it was faster than its answer
+	}
+	return err
+}
+
 // Shutdown ends the sandbox: all commands get SIGTERM, two seconds later SIGKILL,
 // then the guest exits. It returns when the guest has gone, or with ctx.
 func (c *Client) Shutdown(ctx context.Context) error {

@@ -64,6 +64,10 @@ type Config struct {
 	// Default 86,400 (24 h); negative is for ever.
 	LeaseSeconds int64 `json:"leaseSeconds,omitempty"`
 
+	// ListenPath, optional: where the listener is bound, if the guest has made it itself and may make
+	// it again there (sandbox.Client.Suspend).
+	ListenPath string `json:"listenPath,omitempty"`
+
 	// LogFD receives the guest's own log, as JSON lines. Default 2. It must
 	// not be a pipe to the host: nobody may be reading it any more.
 	LogFD int `json:"logFD,omitempty"`

@@ -71,7 +71,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	s := &server{
 		cfg: &cfg, log: log, began: time.Now(), patience: seconds(cfg.Limits.SlowClientSeconds),
 		engine: newEngine(&cfg, root, newChildren(cfg.Exclusive, fk)), tokens: newTokens(), listeners: newListeners(),
-		stopped: make(chan struct{}), conns: map[*net.UnixConn]struct{}{}, live: map[*capnweb.Session]struct{}{},
+		stopped: make(chan struct{}), door: door{ln: ln}, conns: map[*net.UnixConn]struct{}{}, live: map[*capnweb.Session]struct{}{},
 	}
 	if s.engine.meminfo, err = newMeminfo(cfg.Cgroup, s.engine.count); err != nil {
 		return fmt.Errorf("guest: show the sandbox's memory: %w", err)
@@ -93,7 +93,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 		defer s.takeSignals()()
 	}
 	accepted := make(chan error, 1)
-	go func() { accepted <- s.accept(ln) }()
+	go func() { accepted <- s.acceptAll() }()
 	// Somebody waits already, and is served first.
 	settled := time.NewTimer(settleDelay)
 	defer settled.Stop()
@@ -107,7 +107,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
 	<-s.stopped
 	log.Info("the guest ends", "reason", s.reason)
-	_ = ln.Close()
+	s.door.shut()
 	err = <-accepted
 	end, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()

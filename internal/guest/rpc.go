@@ -20,6 +20,7 @@ type rpcMain struct{ s *server }
 var mainClass = capnweb.NewClass[*rpcMain](with(fileMethods, capnweb.Methods{
 	"info":     (*rpcMain).info,
 	"shutdown": (*rpcMain).shutdown,
+	"suspend":  (*rpcMain).suspend,
 	"agent":    capnweb.Getter((*rpcMain).agent),
 
 	"exec":      (*rpcMain).exec,

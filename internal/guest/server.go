@@ -33,6 +33,7 @@ type server struct {
 	runs      *runs
 	tokens    *tokens
 	listeners *listeners
+	door      door
 
 	stopOnce sync.Once
 	stopped  chan struct{}
@@ -263,22 +264,7 @@ func (s *server) close(ctx context.Context) {
 	wait(ctx, &wg)
 	s.listeners.close()
 
-	s.mu.Lock()
-	live := make([]*capnweb.Session, 0, len(s.live))
-	for sess := range s.live {
-		live = append(live, sess)
-	}
-	s.mu.Unlock()
-	for _, sess := range live {
-		wg.Go(func() {
-			// Answers that are owed go out first, if they are read.
-			d, cancel := context.WithTimeout(ctx, time.Second)
-			defer cancel()
-			_ = sess.Drain(d)
-			_ = sess.Close(nil)
-		})
-	}
-	wait(ctx, &wg)
+	s.closeSessions(ctx, time.Second)
 	s.mu.Lock()
 	for c := range s.conns {
 		_ = c.Close()
