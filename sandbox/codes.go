@@ -98,6 +98,9 @@ const (
 	CodeMachineNotSupported Code = "MACHINE_NOT_SUPPORTED"
 	CodeEgressNotSupported  Code = "EGRESS_NOT_SUPPORTED"
 	CodeGuestFailed         Code = "GUEST_FAILED"
+	CodeCheckpointFailed    Code = "CHECKPOINT_FAILED" // and the sandbox goes on
+	CodeCheckpointNotFound  Code = "CHECKPOINT_NOT_FOUND"
+	CodeRestoreFailed       Code = "RESTORE_FAILED"
 	CodeImageNotFound       Code = "IMAGE_NOT_FOUND"
 	CodeImageInvalid        Code = "IMAGE_INVALID"       // it isn't what its digests say, or can't be read
 	CodeImageNotSupported   Code = "IMAGE_NOT_SUPPORTED" // for another platform, or of a kind that is not known

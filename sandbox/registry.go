@@ -90,6 +90,9 @@ var registry = map[Code]row{
 	CodeImageInUse:          {409, "sandboxes use the image", "destroy them first, or force it: its files stay until they are gone"},
 	CodeImageNotSupported:   {501, "the image is for another platform, or of a kind that is not known", "the message says what there is"},
 	CodeImageInvalid:        {502, "the image is not what its digests say, or can't be read", "try again; then tell whoever runs the registry"},
+	CodeCheckpointFailed:    {500, "what runs in the sandbox could not be written down; it goes on", "the message says what is in the way"},
+	CodeCheckpointNotFound:  {404, "the sandbox has no checkpoint", "make one while it runs; what is used starts it anyway"},
+	CodeRestoreFailed:       {500, "the sandbox could not go on from its checkpoint", "the message says why; `tongs sandbox restore --fresh` starts it from its files alone"},
 	CodeGuestFailed:         {500, "what runs inside the sandbox did not start, or died", "start the sandbox again; the host's log says more"},
 
 	CodeConnectionLost:     {503, "the connection broke", "connect again; what was running in the sandbox still is"},

@@ -217,6 +217,9 @@ type Status struct {
 	Image   image.Root // what it was made from; of no meaning for a damaged one
 	Driver  string     // what runs it, as Spec.Driver has it
 
+	// Checkpoint is when the one was made from which the next Start goes on; zero is none (Checkpointer).
+	Checkpoint time.Time
+
 	// Damaged says why a sandbox can't be started, if it can't: its record is unreadable, say. It is
 	// kept until somebody destroys it.
 	Damaged string

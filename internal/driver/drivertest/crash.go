@@ -19,8 +19,9 @@ import (
 
 // Ways of a host that makes and removes sandboxes for ever, as values of loopEnv.
 const (
-	loopOwn    = "own"    // with ids that no other host has
-	loopShared = "shared" // with the same few ids as all others
+	loopOwn        = "own"        // with ids that no other host has
+	loopCheckpoint = "checkpoint" // of the one that there is, over and over
+	loopShared     = "shared"     // with the same few ids as all others
 )
 
 // loopScript is what a host of these runs in each sandbox: files, so that removing it takes a moment.

@@ -127,6 +127,9 @@ func playHost(s Suite, home string) error {
 	if err != nil {
 		return err
 	}
+	if os.Getenv(loopEnv) == loopCheckpoint {
+		return errors.Join(playCheckpoints(ctx, d), d.Close())
+	}
 	root, _, err := image.Host(ctx, image.HostConfig{Dir: imageDir(home)})
 	if err != nil {
 		return err
@@ -154,7 +157,7 @@ var parts = []struct {
 	{"HostInvisible", testHostInvisible}, {"Pids", testPids}, {"Memory", testMemory}, {"Meminfo", testMeminfo}, {"Tmp", testTmp}, {"HostKilled", testHostKilled},
 	{"HostKilledAnywhere", testHostKilledAnywhere}, {"TwoHosts", testTwoHosts}, {"FullDisk", testFullDisk}, {"NoInodes", testNoInodes}, {"FullLater", testFullLater}, {"GuestKilled", testGuestKilled}, {"Parallel", testParallel}, {"Many", testMany}, {"Escapes", testEscapes}, {"Descriptors", testDescriptors}, {"Runtimes", testRuntimes},
 	{"CancelledCreate", testCancelledCreate}, {"SameID", testSameID}, {"Contract", testContract}, {"Egress", testEgress}, {"Fork", testFork},
-	{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot},
+	{"Layers", testLayers}, {"ManyLayers", testManyLayers}, {"Root", testRoot}, {"Checkpoint", testCheckpoint},
 }
 
 // takeLong are the tests that Suite.Brief leaves out.

@@ -245,18 +245,22 @@ func (d *Driver) discard(ctx context.Context, id, dir string, base uint32) error
 
 // removeRuntime removes what a running sandbox has besides its directory.
 func (d *Driver) removeRuntime(ctx context.Context, id string) error {
-	var errs []error
-	if d.groups != nil {
-		ctx, cancel := within(ctx, killTimeout)
-		errs = append(errs, d.groups.remove(ctx, d.groupName(id)))
-		cancel()
-	}
-	errs = append(errs, d.removeRuntimeTraces(ctx, id))
+	errs := []error{d.endGroup(ctx, id), d.removeRuntimeTraces(ctx, id)}
 	err := os.Remove(filepath.Join(d.dirs.run, socketName(id)))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// endGroup ends what is in a sandbox's control group.
+func (d *Driver) endGroup(ctx context.Context, id string) error {
+	if d.groups == nil {
+		return nil
+	}
+	ctx, cancel := within(ctx, killTimeout)
+	defer cancel()
+	return d.groups.remove(ctx, d.groupName(id))
 }
 
 // endGuest ends the guest that is recorded in dir, if it runs, and forgets it.

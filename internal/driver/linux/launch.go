@@ -49,6 +49,7 @@ type guestConfig struct {
 	Env          []string    `json:"env,omitempty"`
 	Cgroup       guestCgroup `json:"cgroup,omitzero"`
 	LeaseSeconds int64       `json:"leaseSeconds"`
+	ListenPath   string      `json:"listenPath,omitempty"` // where the guest makes its own listener
 }
 
 type guestUser struct {
@@ -111,7 +112,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 			return err
 		}
 	}
-	doc, early, places := bootDocument(r, d.groups, late.group)
+	doc, early, places := d.bootDocument(r, d.groups, late.group)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -204,7 +205,7 @@ func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mo
 
 // bootDocument gives what the guest reads first, the descriptors that it is born with besides, and the
 // numbers that those get that come to it over the channel: first the listener, then the group's.
-func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.File, places []int) {
+func (d *Driver) bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.File, places []int) {
 	lease := int64(r.Spec.Lease / time.Second)
 	switch {
 	case r.Spec.Lease < 0:
@@ -220,6 +221,9 @@ func bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.F
 		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),
 		LeaseSeconds: lease,
 	}}
+	if d.ownKernel(r) {
+		b.Guest.ListenPath = SocketDir + "/" + socketFile
+	}
 	places = []int{b.Guest.ListenerFD}
 	if groups != nil {
 		c := &b.Guest.Cgroup

@@ -61,9 +61,21 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 		return &sandbox.Error{Code: sandbox.CodePermissionDenied, Op: op, Message: fmt.Sprintf("sandbox %q was made by user id %d", id, r.Owner),
 			Hint: "start it as that user, or make another; sandboxes of root and of users are built differently"}
 	}
+	rt, err := d.runtimeOf(op, r)
+	if err != nil {
+		return err
+	}
+	frozen, _ := rt.(Freezer)
 	g, ok, err := readGuest(dir)
 	if err != nil {
 		return driver.Wrap(op, err)
+	}
+	if ok && frozen != nil {
+		if boot, err := bootID(); err == nil && alive(g, boot) {
+			if err := d.settle(ctx, r, frozen); err != nil {
+				return driver.Wrap(op, err)
+			}
+		}
 	}
 	if ok {
 		p, err := find(g)
@@ -91,6 +103,11 @@ func (d *Driver) Start(ctx context.Context, id string) error {
 	tighten, err := d.loosen(r)
 	if err != nil {
 		return driver.Wrap(op, err)
+	}
+	if frozen != nil {
+		if done, err := d.fromCheckpoint(ctx, r, frozen); done || err != nil {
+			return driver.Wrap(op, errors.Join(err, tighten()))
+		}
 	}
 	return driver.Wrap(op, errors.Join(d.launch(ctx, r, dir, nil, nil), tighten()))
 }
@@ -258,6 +275,10 @@ func (d *Driver) status(id, boot string) (driver.Status, error) {
 	}
 	if ok && alive(g, boot) {
 		s.Running, s.PID = true, g.PID
+	} else if rt, err := d.runtimeOf("", r); err == nil && rt != nil {
+		if c, ok, err := readCheckpoint(dir); ok && err == nil {
+			s.Checkpoint = c.Created
+		}
 	}
 	return s, nil
 }

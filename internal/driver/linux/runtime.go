@@ -43,6 +43,30 @@ type Runtime interface {
 	Check() []driver.Finding
 }
 
+// Freezer is a Runtime that can write what runs to files and go on from them.
+type Freezer interface {
+	Runtime
+
+	// Build names what has to be the same when it goes on: the program's version, and how it is used.
+	Build(program string) (string, error)
+
+	// FreezerArgs are the program's arguments for one thing that is done with a sandbox, which with Restore is
+	// as new as with Args. The files are in Place.Image.
+	FreezerArgs(Action, Place) []string
+}
+
+// Action is something that is done with what runs in a sandbox.
+type Action int
+
+// What a Freezer does: let nothing go on, let it go on, write it to files and leave it as it is, and begin with
+// what is in files.
+const (
+	Pause Action = iota
+	Resume
+	Save
+	Restore
+)
+
 // Place says where a runtime finds what a sandbox is made from. The paths are those of a mount namespace that
 // only the runtime sees.
 type Place struct {
@@ -60,7 +84,8 @@ type Place struct {
 	Tmp, Shm []string // options of the file systems in memory at /tmp and /dev/shm
 	Groups   string   // where below the hierarchies of control groups it may make its own
 	Env      []string
-	Files    int // how many descriptors, from 3 on, the guest inherits
+	Files    int    // how many descriptors, from 3 on, the guest inherits
+	Image    string // directory of a checkpoint
 }
 
 // Places inside a sandbox that a runtime starts.
@@ -69,6 +94,8 @@ const (
 	SocketDir = "/dev/tongs"
 
 	socketFile = "guest" // in SocketDir
+
+	guestNameFile = "guest.name" // in a sandbox's directory: which guest binary it was started with
 )
 
 // runtimeOf gives the runtime that starts a sandbox; nil is this driver itself.

@@ -33,6 +33,7 @@ const (
 	placeSocket  = placeDir + "/socket"
 	placeGuest   = placeDir + "/guest"
 	placeProgram = placeDir + "/runtime"
+	placeImage   = placeDir + "/checkpoint"
 	pidFile      = "pid"
 )
 
@@ -49,6 +50,8 @@ type runtimeLaunch struct {
 	late    *lateParts
 	given   []*os.File // descriptors for the guest, from 3 on
 	out     *os.File
+
+	image string // directory of the checkpoint to start from; "": from the files alone
 }
 
 // launchRuntime is launch for a sandbox that a runtime starts.
@@ -91,7 +94,7 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 			groups = &cgroup1{dirs: map[string]string{"pids": "inside"}}
 		}
 	}
-	doc, early, places := bootDocument(r, groups, g)
+	doc, early, places := d.bootDocument(r, groups, g)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -114,7 +117,7 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 		p, err = l.adopt()
 	}
 	if err == nil {
-		err = driver.Wrap("record guest", d.writeGuest(dir, p))
+		err = driver.Wrap("record guest", errors.Join(d.writeGuest(dir, p), os.WriteFile(filepath.Join(dir, guestNameFile), []byte(filepath.Base(l.guest)), 0o600)))
 	}
 	if err == nil {
 		err = releaseInside(ctx, ours, r, plan)
@@ -191,6 +194,10 @@ func (l *runtimeLaunch) start() error {
 		return driver.Wrap("run "+l.rt.Name(), err)
 	}
 	defer null.Close()
+	patience := bootTimeout
+	if l.image != "" {
+		patience = saveTimeout
+	}
 	var pid int
 	err = onThread(func() (err error) {
 		pid, err = l.run(int(userns.Fd()), null)
@@ -199,7 +206,7 @@ func (l *runtimeLaunch) start() error {
 	if err != nil {
 		return err
 	}
-	return l.wait(pid)
+	return l.wait(pid, patience)
 }
 
 // run starts the runtime from the calling thread, which is thrown away afterwards. What it opens it closes
@@ -293,18 +300,79 @@ func (l *runtimeLaunch) userNamespace() (*os.File, func(), error) {
 	return f, func() { f.Close(); done() }, nil
 }
 
+// runtimePath is where a runtime finds programs.
+const runtimePath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 // place puts everything together below placeDir, in the calling thread's mount namespace.
 func (l *runtimeLaunch) place(m *mounts) error {
-	const op = "assemble sandbox"
-	parts := []struct {
-		from, to string
-		attr     uint64
-		dir      bool
-	}{
-		{filepath.Join(l.home, filepath.Base(placeState)), placeState, unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV, true},
-		{filepath.Join(l.home, filepath.Base(placeSocket)), placeSocket, unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC, true},
-		{l.program, placeProgram, unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_RDONLY, false},
+	guest, err := guestTree(l.guest)
+	if err != nil {
+		return driver.Wrap(opPlace, err)
 	}
+	defer guest.Close()
+	parts := append(l.parts(), placePart{filepath.Join(l.home, filepath.Base(placeSocket)), placeSocket, unix.MOUNT_ATTR_NOEXEC, true})
+	if l.image != "" {
+		parts = append(parts, placePart{l.image, placeImage, unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_RDONLY, true})
+	}
+	if err := laySet(parts); err != nil {
+		return err
+	}
+	for path, f := range map[string]*os.File{placeRoot: m.root, placeGuest: guest} {
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return driver.Wrap(opPlace, err)
+		}
+		if err := attach(f, path); err != nil {
+			return err
+		}
+	}
+	for i, target := range m.targets {
+		if target == "/dev" {
+			continue // the runtime makes one
+		}
+		if err := boot.Attach(int(m.parts[i].Fd()), int(m.root.Fd()), target[1:]); err != nil {
+			return driver.Wrap(opPlace, err)
+		}
+	}
+	if n := shownMemory(l.r, l.d.groups); n > 0 && l.rt.OwnKernel() {
+		if err := showRuntime(n); err != nil {
+			return driver.Wrap(opPlace, err)
+		}
+	}
+	config, err := l.rt.Config(l.where())
+	if err != nil {
+		return err
+	}
+	return driver.Wrap(opPlace, os.WriteFile(placeDir+"/config.json", config, 0o600))
+}
+
+const opPlace = "assemble sandbox"
+
+// placePart is something of the host's below placeDir: a directory or a file.
+type placePart struct {
+	from, to string
+	attr     uint64 // of its mount, besides nosuid and nodev
+	dir      bool
+}
+
+// parts are those that the runtime has whatever it does.
+func (l *runtimeLaunch) parts() []placePart {
+	return []placePart{
+		{filepath.Join(l.home, filepath.Base(placeState)), placeState, 0, true},
+		{l.program, placeProgram, unix.MOUNT_ATTR_RDONLY, false},
+	}
+}
+
+// attach puts a mount where the calling thread sees it.
+func attach(f *os.File, path string) error {
+	err := unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	if err != nil {
+		return driver.Wrap(opPlace, &os.PathError{Op: "move_mount", Path: path, Err: err})
+	}
+	return nil
+}
+
+// laySet makes placeDir a file system of its own, in the calling thread's mount namespace, with these parts.
+func laySet(parts []placePart) error {
 	clones := make([]*os.File, 0, len(parts))
 	defer func() {
 		for _, f := range clones {
@@ -312,29 +380,17 @@ func (l *runtimeLaunch) place(m *mounts) error {
 		}
 	}()
 	for _, part := range parts {
-		f, err := cloneTree(part.from, part.attr, 0)
+		f, err := cloneTree(part.from, part.attr|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, 0)
 		if err != nil {
-			return driver.Wrap(op, err)
+			return driver.Wrap(opPlace, err)
 		}
 		clones = append(clones, f)
 	}
-	guest, err := guestTree(l.guest)
-	if err != nil {
-		return driver.Wrap(op, err)
-	}
-	defer guest.Close()
 	top, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV, "source", "tongs", "mode", "0755", "size", "1m")
 	if err != nil {
-		return driver.Wrap(op, err)
+		return driver.Wrap(opPlace, err)
 	}
 	defer top.Close()
-	attach := func(f *os.File, path string) error {
-		err := unix.MoveMount(int(f.Fd()), "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH)
-		if err != nil {
-			return driver.Wrap(op, &os.PathError{Op: "move_mount", Path: path, Err: err})
-		}
-		return nil
-	}
 	if err := attach(top, placeDir); err != nil {
 		return err
 	}
@@ -346,38 +402,13 @@ func (l *runtimeLaunch) place(m *mounts) error {
 			err = os.WriteFile(part.to, nil, 0o444)
 		}
 		if err != nil {
-			return driver.Wrap(op, err)
+			return driver.Wrap(opPlace, err)
 		}
 		if err := attach(clones[i], part.to); err != nil {
 			return err
 		}
 	}
-	for path, f := range map[string]*os.File{placeRoot: m.root, placeGuest: guest} {
-		if err := os.Mkdir(path, 0o755); err != nil {
-			return driver.Wrap(op, err)
-		}
-		if err := attach(f, path); err != nil {
-			return err
-		}
-	}
-	for i, target := range m.targets {
-		if target == "/dev" {
-			continue // the runtime makes one
-		}
-		if err := boot.Attach(int(m.parts[i].Fd()), int(m.root.Fd()), target[1:]); err != nil {
-			return driver.Wrap(op, err)
-		}
-	}
-	if n := shownMemory(l.r, l.d.groups); n > 0 && l.rt.OwnKernel() {
-		if err := showRuntime(n); err != nil {
-			return driver.Wrap(op, err)
-		}
-	}
-	config, err := l.rt.Config(l.where())
-	if err != nil {
-		return err
-	}
-	return driver.Wrap(op, os.WriteFile(placeDir+"/config.json", config, 0o600))
+	return nil
 }
 
 // showRuntime lets a runtime, in whose mount namespace the calling thread is, find a machine with so many bytes of
@@ -412,7 +443,7 @@ func (l *runtimeLaunch) where() Place {
 		ID: strings.TrimSuffix(socketName(l.r.Spec.ID), ".sock"), Bundle: placeDir, Root: placeRoot, State: placeState, PID: placeState + "/" + pidFile,
 		Guest: placeGuest + "/" + filepath.Base(l.guest), Socket: placeSocket, Base: l.r.Base, IDs: rangeSize, Hostname: l.r.Spec.Hostname,
 		Tmp: tmp, Shm: boot.Sized(shmBytes), Groups: "/" + runtimeGroups + "/" + l.d.groupName(l.r.Spec.ID),
-		Env: []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"}, Files: len(l.given),
+		Env: []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"}, Files: len(l.given), Image: placeImage,
 	}
 }
 
@@ -438,8 +469,12 @@ func (l *runtimeLaunch) execute(null *os.File) (pid int, err error) {
 	for _, f := range l.given {
 		fds = append(fds, f.Fd())
 	}
-	pid, _, err = syscall.StartProcess(placeProgram, append([]string{filepath.Base(l.program)}, l.rt.Args(l.where())...), &syscall.ProcAttr{
-		Dir: "/", Env: []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, Files: fds, Sys: attr,
+	args := l.rt.Args(l.where())
+	if l.image != "" {
+		args = l.rt.(Freezer).FreezerArgs(Restore, l.where())
+	}
+	pid, _, err = syscall.StartProcess(placeProgram, append([]string{filepath.Base(l.program)}, args...), &syscall.ProcAttr{
+		Dir: "/", Env: []string{runtimePath}, Files: fds, Sys: attr,
 	})
 	if err != nil {
 		return 0, &sandbox.Error{Code: driver.CodeGuestFailed, Op: "run " + l.rt.Name(), Message: l.program + ": " + err.Error(), Err: err,
@@ -450,13 +485,13 @@ func (l *runtimeLaunch) execute(null *os.File) (pid int, err error) {
 
 // wait waits until the runtime has ended. It is not ended when a caller gives up: cut short, it could leave
 // half a sandbox, while a whole one ends by itself when nobody lets it go on.
-func (l *runtimeLaunch) wait(pid int) error {
+func (l *runtimeLaunch) wait(pid int, patience time.Duration) error {
 	p, err := adopt(pid)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	late := time.AfterFunc(bootTimeout, func() { _ = p.signal(unix.SIGKILL) })
+	late := time.AfterFunc(patience, func() { _ = p.signal(unix.SIGKILL) })
 	defer late.Stop()
 	var ws unix.WaitStatus
 	for {
@@ -470,10 +505,18 @@ func (l *runtimeLaunch) wait(pid int) error {
 	case ws.Signaled():
 		return fmt.Errorf("%s was ended by signal %d", l.rt.Name(), ws.Signal())
 	case ws.ExitStatus() != 0:
-		return fmt.Errorf("%s ended with status %d", l.rt.Name(), ws.ExitStatus())
+		return &statusError{l.rt.Name(), ws.ExitStatus()}
 	}
 	return nil
 }
+
+// statusError says that a runtime has ended by itself, and not well.
+type statusError struct {
+	name   string
+	status int
+}
+
+func (e *statusError) Error() string { return fmt.Sprintf("%s ended with status %d", e.name, e.status) }
 
 // adopt takes hold of the sandbox's first process, as the host sees it.
 func (l *runtimeLaunch) adopt() (*process, error) {

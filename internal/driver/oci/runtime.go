@@ -3,6 +3,7 @@
 package oci
 
 import (
+	"debug/buildinfo"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -53,7 +54,52 @@ func (r runsc) Program() (string, error) {
 func (runsc) Config(p linux.Place) ([]byte, error) { return config(p, true) }
 
 func (r runsc) Args(p linux.Place) []string {
-	args := []string{
+	args := append(r.flags(p), "run", "--detach", "--bundle="+p.Bundle, "--pid-file="+p.PID)
+	for i := range p.Files {
+		args = append(args, fmt.Sprintf("--pass-fd=%d:%d", 3+i, 3+i))
+	}
+	return append(args, p.ID)
+}
+
+// FreezerArgs implements linux.Freezer.
+func (r runsc) FreezerArgs(a linux.Action, p linux.Place) []string {
+	args := r.flags(p)
+	switch a {
+	case linux.Pause:
+		args = append(args, "pause")
+	case linux.Resume:
+		args = append(args, "resume")
+	case linux.Save:
+		// What fails to be saved and isn't left running would be ended all the same.
+		args = append(args, "checkpoint", "--leave-running", "--image-path="+p.Image)
+	case linux.Restore:
+		args = append(args, "restore", "--detach", "--bundle="+p.Bundle, "--pid-file="+p.PID, "--image-path="+p.Image)
+	}
+	return append(args, p.ID)
+}
+
+// Build implements linux.Freezer. What a runsc that the go command has built says of its version is nothing, but
+// the command has noted it.
+func (r runsc) Build(program string) (string, error) {
+	text, err := exec.Command(program, "--version").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s --version: %w", program, err)
+	}
+	version, _, _ := strings.Cut(string(text), "\n")
+	if info, err := buildinfo.ReadFile(program); err == nil {
+		for _, m := range append(info.Deps, &info.Main) {
+			if m.Path == "gvisor.dev/gvisor" {
+				version += " " + m.Version
+			}
+		}
+		version += " " + info.GoVersion
+	}
+	return version + " " + string(r.platform), nil
+}
+
+// flags are those of all commands.
+func (r runsc) flags(p linux.Place) []string {
+	return []string{
 		"--root=" + p.State, "--platform=" + string(r.platform),
 		// The network namespace is one of ours, set up and closed like that of any sandbox.
 		"--network=host",
@@ -63,12 +109,7 @@ func (r runsc) Args(p linux.Place) []string {
 		"--overlay2=none",
 		// The limits are around all of it already.
 		"--ignore-cgroups",
-		"run", "--detach", "--bundle=" + p.Bundle, "--pid-file=" + p.PID,
 	}
-	for i := range p.Files {
-		args = append(args, fmt.Sprintf("--pass-fd=%d:%d", 3+i, 3+i))
-	}
-	return append(args, p.ID)
 }
 
 // native is a runtime that uses the host's kernel: runc, or crun, which is called the same way.
