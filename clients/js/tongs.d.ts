@@ -51,6 +51,10 @@ export interface Endpoint extends RpcTarget {
   sandboxes(options?: { limit?: number; cursor?: string; labels?: Record<string, string> }): { sandboxes: SandboxInfo[]; next?: string };
   inspect(ref?: string): SandboxInfo;
   destroy(ref?: string): SandboxInfo;
+  /** Writes what runs to the host's disk and ends it; the next use goes on from there. Only where gVisor runs it. */
+  checkpoint(ref?: string): SandboxInfo;
+  /** Goes on from the checkpoint now; with `fresh`, starts from the files alone and removes it. */
+  restore(ref?: string, fresh?: boolean): SandboxInfo;
   issueToken(options: { sandbox: string; expires?: Date; note?: string }): TokenInfo;
   tokens(): TokenInfo[];
   revokeToken(id: string): boolean;
@@ -92,6 +96,8 @@ export interface SandboxInfo {
   project?: string;
   /** What runs it: "linux", "gvisor", "runc" or "crun". */
   driver?: string;
+  /** When the checkpoint was made from which it goes on at its next use. */
+  checkpoint?: string;
   labels?: Record<string, string>;
   guest?: GuestInfo;
 }

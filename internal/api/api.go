@@ -33,6 +33,8 @@ const (
 	maxCreations = 8
 	// callTimeout bounds the calls that change the set of sandboxes.
 	callTimeout = 2 * time.Minute
+	// checkpointTimeout bounds how long a checkpoint may take, or what starts from one.
+	checkpointTimeout = 10 * time.Minute
 	// pullTimeout bounds how long a sandbox that is to be made waits for its image.
 	pullTimeout = 30 * time.Minute
 )

@@ -38,6 +38,8 @@ var objectClass = capnweb.NewClass[*object](capnweb.Methods{
 	"sandbox":     (*object).get, // the name that the bridge's object has for it
 	"inspect":     (*object).inspect,
 	"destroy":     (*object).destroy,
+	"checkpoint":  (*object).checkpoint,
+	"restore":     (*object).restore,
 	"issueToken":  (*object).issueToken,
 	"tokens":      (*object).tokens,
 	"revokeToken": (*object).revokeToken,
@@ -136,7 +138,7 @@ func (o *object) titles(ctx context.Context, entries []fleet.Entry) map[string]s
 func infoOf(e fleet.Entry, titles map[string]string) remote.Info {
 	return remote.Info{
 		ID: e.ID, Name: e.Name, Session: e.Session, Title: titles[e.Session], State: string(e.State), Damage: e.Damage,
-		Created: e.Created, Image: e.Image, Project: e.Project, Labels: e.Labels, Driver: e.Driver,
+		Created: e.Created, Image: e.Image, Project: e.Project, Labels: e.Labels, Driver: e.Driver, Checkpoint: e.Checkpoint,
 	}
 }
 
@@ -293,6 +295,43 @@ func (o *object) destroy(ctx context.Context, ref *string) (*remote.Info, error)
 	}
 	info := infoOf(e, nil)
 	return &info, o.s.remove(ctx, e)
+}
+
+// checkpoint and restore take disk of the host's, and end or start what others use.
+func (o *object) checkpoint(ctx context.Context, ref *string) (*remote.Info, error) {
+	return o.settle(ctx, "checkpoint sandbox", ref, o.s.cfg.Fleet.Checkpoint)
+}
+
+func (o *object) restore(ctx context.Context, ref *string, fresh *bool) (*remote.Info, error) {
+	f := o.s.cfg.Fleet
+	return o.settle(ctx, "restore sandbox", ref, func(ctx context.Context, e fleet.Entry) error {
+		if fresh != nil && *fresh {
+			if err := f.DropCheckpoint(ctx, e); err != nil {
+				return err
+			}
+			_, err := f.Open(ctx, e)
+			return err
+		}
+		_, err := f.Restore(ctx, e)
+		return err
+	})
+}
+
+// settle does something with a sandbox and describes it then.
+func (o *object) settle(ctx context.Context, op string, ref *string, do func(context.Context, fleet.Entry) error) (*remote.Info, error) {
+	if err := o.wholeHost(op); err != nil {
+		return nil, err
+	}
+	e, err := o.find(ctx, deref(ref))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkpointTimeout)
+	defer cancel()
+	if err := do(ctx, e); err != nil {
+		return nil, err
+	}
+	return o.describe(ctx, e, false)
 }
 
 // remove destroys a sandbox, and with it the tokens that are good for it.

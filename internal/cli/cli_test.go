@@ -177,7 +177,7 @@ func TestHelp(t *testing.T) {
 	for _, command := range []string{
 		"up", "down", "demo", "verify", "doctor", "version", "completion", "sandbox", "sandbox create", "sandbox list", "sandbox inspect", "sandbox exec",
 		"sandbox shell", "sandbox ps", "sandbox kill", "sandbox logs", "sandbox cp", "sandbox ls", "sandbox cat", "sandbox watch",
-		"sandbox ports", "sandbox forward", "sandbox token", "sandbox rm",
+		"sandbox ports", "sandbox forward", "sandbox token", "sandbox rm", "sandbox checkpoint", "sandbox restore",
 	} {
 		code, stdout, _ := runMain(t, append(strings.Fields(command), "--help")...)
 		if code != 0 || !strings.Contains(stdout, "EXIT STATUS") {

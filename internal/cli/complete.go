@@ -187,7 +187,7 @@ func (p *completer) argument() {
 		p.images()
 	case "image import":
 		p.files()
-	case "sandbox inspect", "sandbox rm":
+	case "sandbox inspect", "sandbox rm", "sandbox checkpoint", "sandbox restore":
 		p.names("")
 	case "sandbox exec", "sandbox shell", "sandbox ps", "sandbox ports", "sandbox token issue":
 		if i == 0 {

@@ -20,24 +20,26 @@ import (
 type sandboxCommand struct {
 	APIFlags
 
-	Create  sandboxCreateCommand  `cmd:"" help:"Make a sandbox and print its name."`
-	List    sandboxListCommand    `cmd:"" help:"List the sandboxes."`
-	Inspect sandboxInspectCommand `cmd:"" help:"Say what is known of a sandbox."`
-	Exec    sandboxExecCommand    `cmd:"" help:"Run a command in a sandbox."`
-	Shell   sandboxShellCommand   `cmd:"" help:"Open a shell in a sandbox, on a terminal."`
-	PS      sandboxPSCommand      `cmd:"" name:"ps" help:"List the processes of a sandbox that were started through Tongs."`
-	Kill    sandboxKillCommand    `cmd:"" help:"Send a signal to a process in a sandbox."`
-	Logs    sandboxLogsCommand    `cmd:"" help:"Print the output of a process."`
-	Cp      sandboxCpCommand      `cmd:"" help:"Copy files and directories into a sandbox or out of it."`
-	Diff    sandboxDiffCommand    `cmd:"" help:"Print what changed in a sandbox that has a project's files, as a patch for git apply."`
-	Pull    sandboxPullCommand    `cmd:"" help:"Bring the work of a sandbox that has a project's files back, as a new branch."`
-	Ls      sandboxLsCommand      `cmd:"" help:"List a directory of a sandbox."`
-	Cat     sandboxCatCommand     `cmd:"" help:"Print files of a sandbox."`
-	Watch   sandboxWatchCommand   `cmd:"" help:"Print what happens to the files of a directory in a sandbox."`
-	Ports   sandboxPortsCommand   `cmd:"" help:"List the ports on which something listens in a sandbox."`
-	Forward sandboxForwardCommand `cmd:"" help:"Make ports of a sandbox reachable on this machine."`
-	Token   sandboxTokenCommand   `cmd:"" help:"Issue, list and revoke tokens that are good for one sandbox."`
-	Rm      sandboxRmCommand      `cmd:"" help:"Destroy sandboxes and their files."`
+	Create     sandboxCreateCommand     `cmd:"" help:"Make a sandbox and print its name."`
+	List       sandboxListCommand       `cmd:"" help:"List the sandboxes."`
+	Inspect    sandboxInspectCommand    `cmd:"" help:"Say what is known of a sandbox."`
+	Exec       sandboxExecCommand       `cmd:"" help:"Run a command in a sandbox."`
+	Shell      sandboxShellCommand      `cmd:"" help:"Open a shell in a sandbox, on a terminal."`
+	PS         sandboxPSCommand         `cmd:"" name:"ps" help:"List the processes of a sandbox that were started through Tongs."`
+	Kill       sandboxKillCommand       `cmd:"" help:"Send a signal to a process in a sandbox."`
+	Logs       sandboxLogsCommand       `cmd:"" help:"Print the output of a process."`
+	Cp         sandboxCpCommand         `cmd:"" help:"Copy files and directories into a sandbox or out of it."`
+	Diff       sandboxDiffCommand       `cmd:"" help:"Print what changed in a sandbox that has a project's files, as a patch for git apply."`
+	Pull       sandboxPullCommand       `cmd:"" help:"Bring the work of a sandbox that has a project's files back, as a new branch."`
+	Ls         sandboxLsCommand         `cmd:"" help:"List a directory of a sandbox."`
+	Cat        sandboxCatCommand        `cmd:"" help:"Print files of a sandbox."`
+	Watch      sandboxWatchCommand      `cmd:"" help:"Print what happens to the files of a directory in a sandbox."`
+	Ports      sandboxPortsCommand      `cmd:"" help:"List the ports on which something listens in a sandbox."`
+	Forward    sandboxForwardCommand    `cmd:"" help:"Make ports of a sandbox reachable on this machine."`
+	Token      sandboxTokenCommand      `cmd:"" help:"Issue, list and revoke tokens that are good for one sandbox."`
+	Checkpoint sandboxCheckpointCommand `cmd:"" help:"Write what runs in sandboxes to disk and end it; the next use goes on from there."`
+	Restore    sandboxRestoreCommand    `cmd:"" help:"Have sandboxes go on from their checkpoints."`
+	Rm         sandboxRmCommand         `cmd:"" help:"Destroy sandboxes and their files."`
 }
 
 // Help is the long help text.

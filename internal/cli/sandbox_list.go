@@ -154,10 +154,18 @@ func (c *sandboxListCommand) Run(ctx context.Context, s *streams, g *Globals, a 
 	return table(s.stdout, func(w io.Writer) {
 		fmt.Fprintln(w, "NAME\tID\tSESSION\tSTATE\tCREATED\tIMAGE\tTITLE")
 		for _, i := range all {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(i.Name, "-"), i.ID, cmp.Or(i.Session, "-"), i.State, ago(i.Created), i.Image,
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", cmp.Or(i.Name, "-"), i.ID, cmp.Or(i.Session, "-"), stateOf(&i), ago(i.Created), i.Image,
 				cmp.Or(shorten(printable(i.Title), 40), "-"))
 		}
 	})
+}
+
+// stateOf says whether a sandbox runs, and whether it goes on from a checkpoint when it is used.
+func stateOf(i *remote.Info) string {
+	if i.Checkpoint.IsZero() {
+		return i.State
+	}
+	return i.State + ", checkpoint"
 }
 
 // table prints lines with columns between tabs.
@@ -225,6 +233,9 @@ func describe(w io.Writer, i *remote.Info) {
 	row("created", i.Created.Local().Format(time.DateTime)+" ("+ago(i.Created)+")")
 	row("image", i.Image)
 	row("driver", i.Driver)
+	if !i.Checkpoint.IsZero() {
+		row("checkpoint", i.Checkpoint.Local().Format(time.DateTime)+" ("+ago(i.Checkpoint)+")")
+	}
 	for _, key := range slices.Sorted(maps.Keys(i.Labels)) {
 		row("label", key+"="+i.Labels[key])
 	}

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -62,6 +64,7 @@ func TestScripts(t *testing.T) {
 			guestDir = filepath.Dir(guest.Path)
 		}
 	})
+	cachedRuntime := cachedGVisor()
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -71,6 +74,12 @@ func TestScripts(t *testing.T) {
 					ts.Fatalf("there was no connection to break")
 				}
 			},
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond != "gvisor" {
+				return false, fmt.Errorf("there is no condition %q", cond)
+			}
+			return cachedRuntime != "", nil
 		},
 		Setup: func(e *testscript.Env) error {
 			// A home of its own for each script, whose path is short enough for sockets.
@@ -82,6 +91,12 @@ func TestScripts(t *testing.T) {
 			e.Setenv("TONGS_HOME", home)
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("TERM", "dumb")
+			if cachedRuntime != "" {
+				dir := filepath.Join(home, "runtimes")
+				if err := errors.Join(os.Mkdir(dir, 0o755), os.Symlink(cachedRuntime, filepath.Join(dir, filepath.Base(cachedRuntime)))); err != nil {
+					return err
+				}
+			}
 			return serveHome(e, home, guest)
 		},
 	})

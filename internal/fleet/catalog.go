@@ -64,6 +64,9 @@ type Entry struct {
 	Labels  map[string]string // those that its maker gave it
 	Driver  string            // what runs it, driver.Linux for instance
 
+	// Checkpoint is when the one was made from which a stopped sandbox goes on; zero is none.
+	Checkpoint time.Time
+
 	key key
 }
 
@@ -214,6 +217,7 @@ func (f *Fleet) Catalog(ctx context.Context) ([]Entry, error) {
 		}
 		e := entryOf(k, status.ID)
 		e.Created, e.State, e.Damage, e.Driver = status.Created, Stopped, status.Damaged, status.Driver
+		e.Checkpoint = status.Checkpoint
 		switch {
 		case e.Damage != "":
 			e.State = Damaged

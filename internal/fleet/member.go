@@ -32,6 +32,7 @@ type attempt struct {
 	done   chan struct{}
 	client *sandbox.Client
 	err    error
+	rest   bool // none: the sandbox is kept at rest, and then reached by those who wait
 }
 
 func (f *Fleet) newMember(k key, id string, made bool) *member {
@@ -63,6 +64,9 @@ func (m *member) reach(ctx context.Context, spec driver.Spec) (*sandbox.Client, 
 	m.mu.Unlock()
 	select {
 	case <-current.done:
+		if current.rest {
+			return m.reach(ctx, spec)
+		}
 		return current.client, current.err
 	case <-ctx.Done():
 		return nil, ctx.Err()

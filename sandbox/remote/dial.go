@@ -167,6 +167,19 @@ func (h *Host) Destroy(ctx context.Context, ref string) (*Info, error) {
 	return call[*Info](ctx, h, "destroy sandbox", "destroy", ref)
 }
 
+// Checkpoint writes what runs in a sandbox to the host's disk and ends it, and says which it was. The next use of
+// the sandbox has it go on. Errors: NOT_SUPPORTED unless gVisor runs it; SANDBOX_NOT_RUNNING; NO_SPACE;
+// CHECKPOINT_FAILED, after which it goes on.
+func (h *Host) Checkpoint(ctx context.Context, ref string) (*Info, error) {
+	return call[*Info](ctx, h, "checkpoint sandbox", "checkpoint", ref)
+}
+
+// Restore has a sandbox go on from its checkpoint, which any use of it does, too; with fresh it starts from its
+// files instead, and the checkpoint is removed. Errors: CHECKPOINT_NOT_FOUND; RESTORE_FAILED.
+func (h *Host) Restore(ctx context.Context, ref string, fresh bool) (*Info, error) {
+	return call[*Info](ctx, h, "restore sandbox", "restore", ref, fresh)
+}
+
 // IssueToken makes a token that is good for one sandbox.
 func (h *Host) IssueToken(ctx context.Context, opts TokenOptions) (*TokenInfo, error) {
 	return call[*TokenInfo](ctx, h, "issue token", "issueToken", opts)

@@ -35,6 +35,8 @@ type Info struct {
 	Project string            `json:"project,omitempty"` // the id of the project's files that it was made with
 	Labels  map[string]string `json:"labels,omitempty"`
 	Driver  string            `json:"driver,omitempty"` // what runs it: linux, gvisor, runc, crun
+	// Checkpoint is when the one was made from which it goes on when it is used next; zero is none.
+	Checkpoint time.Time `json:"checkpoint,omitzero"`
 	// Guest is what its guest says; only Inspect asks for it, and only while it runs.
 	Guest *sandbox.GuestInfo `json:"guest,omitempty"`
 }
