@@ -43,7 +43,8 @@ type cgroups interface {
 type group struct {
 	version int
 	tasks   []*os.File // version 1: a tasks file for each controller, after each those of reads1
-	dir     *os.File   // version 2: directory of the commands
+	dir     *os.File   // version 2: directory of the commands; nil for an ordinary user, whose guests open it themselves,
+	path    string     // version 2: by this
 	guest   *os.File   // version 2: directory of the guest
 	oom     *os.File   // version 2: counts kills; may be nil
 	full    *os.File   // version 2: counts processes that had no place; may be nil
@@ -72,10 +73,18 @@ func (d *Driver) groupID(name string) (string, bool) { return strings.CutSuffix(
 // wanted are the controllers that limits need.
 var wanted = []string{"memory", "pids", "cpu"}
 
-// findCgroups looks for a hierarchy with controllers. nil and an error is a machine without.
+// findCgroups looks for a hierarchy with controllers. nil and an error is a machine without, or an ordinary user who
+// was given none.
 func findCgroups(forceV2 string) (cgroups, error) {
 	if forceV2 != "" {
 		return newCgroup2(forceV2)
+	}
+	if os.Geteuid() != 0 {
+		c, err := userCgroups()
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	mounts, err := cgroupMounts()
 	if err != nil {
@@ -105,6 +114,7 @@ func writable(dir string) bool { return unix.Access(dir, unix.W_OK) == nil }
 
 type cgroupMount struct {
 	dir, kind string
+	root      string // what of the hierarchy is there
 	options   []string
 }
 
@@ -123,7 +133,7 @@ func cgroupMounts() ([]cgroupMount, error) {
 		head, tail, ok := strings.Cut(lines.Text(), " - ")
 		h, t := strings.Fields(head), strings.Fields(tail)
 		if ok && len(h) >= 6 && len(t) >= 3 && strings.HasPrefix(t[0], "cgroup") {
-			all = append(all, cgroupMount{dir: unescape(h[4]), kind: t[0], options: strings.Split(t[2], ",")})
+			all = append(all, cgroupMount{dir: unescape(h[4]), root: unescape(h[3]), kind: t[0], options: strings.Split(t[2], ",")})
 		}
 	}
 	return all, lines.Err()

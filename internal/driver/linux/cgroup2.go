@@ -21,9 +21,14 @@ import (
 // command. The guest may put processes into both, by the id with which it touches files, the user's; it
 // may not change a limit. Commands have that id too, but there is no cgroup file system inside, and one
 // that they mount in namespaces of their own begins at cmd.
+//
+// An ordinary user can give nothing away. Everybody may write to the cgroup.procs of its sandboxes then, which is of use to
+// nobody else: who moves a process needs it of the group that the old place and the new one have in common, too, and above a
+// sandbox it is the user's.
 type cgroup2 struct {
 	root string   // mount point, or the directory given
 	have []string // controllers
+	user bool     // it is an ordinary user's
 }
 
 func newCgroup2(root string) (*cgroup2, error) {
@@ -31,7 +36,7 @@ func newCgroup2(root string) (*cgroup2, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &cgroup2{root: root}
+	c := &cgroup2{root: root, user: os.Geteuid() != 0}
 	on, err := os.ReadFile(filepath.Join(root, "cgroup.subtree_control"))
 	if err != nil {
 		return nil, err
@@ -86,7 +91,13 @@ func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, e
 		}
 	}
 	for _, d := range []string{dir, guest, cmd} {
-		if err := os.Chown(filepath.Join(d, "cgroup.procs"), int(base+userID), int(base+userID)); err != nil {
+		procs := filepath.Join(d, "cgroup.procs")
+		if c.user {
+			err = os.Chmod(procs, 0o666)
+		} else {
+			err = os.Chown(procs, int(base+userID), int(base+userID))
+		}
+		if err != nil {
 			return g, err
 		}
 	}
@@ -98,10 +109,14 @@ func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, e
 			return g, err
 		}
 	}
-	if g.dir, err = detached(cmd); err != nil {
+	if g.guest, err = os.Open(guest); err != nil {
 		return g, err
 	}
-	if g.guest, err = os.Open(guest); err != nil {
+	if c.user { // only in the guest's namespace can there be a mount like the one below
+		g.path, err = filepath.EvalSymlinks(cmd)
+		return g, err
+	}
+	if g.dir, err = detached(cmd); err != nil {
 		return g, err
 	}
 	for name, f := range map[string]**os.File{"memory.events": &g.oom, "pids.events": &g.full} {

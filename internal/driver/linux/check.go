@@ -99,6 +99,9 @@ func checkMemfd() driver.Finding {
 
 func (d *Driver) checkCgroups() driver.Finding {
 	const name = "cgroups"
+	if d.groups == nil && d.rootless && d.noLimit != nil {
+		return finding(name, driver.Warning, d.noLimit.Error()+": commands have no limits of memory, processes and CPU", cureOf(d.noLimit))
+	}
 	if d.groups == nil {
 		return finding(name, driver.Warning, "no writable cgroup hierarchy: commands have no limits of memory, processes and CPU",
 			"mount cgroup2 on /sys/fs/cgroup and run tongs as root; in a container, give it --privileged or --cgroupns=host with a writable /sys/fs/cgroup")
@@ -111,6 +114,13 @@ func (d *Driver) checkCgroups() driver.Finding {
 		}
 	}
 	detail := fmt.Sprintf("version %d with %s", d.groups.version(), strings.Join(have, ", "))
+	if c, ok := d.groups.(*cgroup2); ok && c.user {
+		detail += " in " + c.root + ", which is yours"
+	}
+	if len(missing) > 0 && d.rootless {
+		return finding(name, driver.Warning, detail+"; without "+strings.Join(missing, ", ")+", so there is no limit of that",
+			ownScope()+"; if that has no more either, give it to the users' systemd: sudo systemctl edit user@.service, with the lines [Service] and Delegate=cpu memory pids, and log in again")
+	}
 	if len(missing) > 0 {
 		return finding(name, driver.Warning, detail+"; without "+strings.Join(missing, ", ")+", so there is no limit of that",
 			"enable the controllers in /sys/fs/cgroup/cgroup.subtree_control, or on the kernel's command line (cgroup_enable=memory); in a container, whose processes must first be in a group below: mkdir /sys/fs/cgroup/init && xargs -rn1 < /sys/fs/cgroup/cgroup.procs > /sys/fs/cgroup/init/cgroup.procs")

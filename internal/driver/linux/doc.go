@@ -21,7 +21,7 @@
 // it is given leads up into the host's files.
 //
 // Without root, all of it is done with what the kernel gives to ordinary users: the new process makes
-// its mounts itself, and there are no cgroups. Its user namespace has the user's range of ids, which all
+// its mounts itself, and there are cgroups only of version 2 and where the user was given one. Its user namespace has the user's range of ids, which all
 // sandboxes of the user share, or where there is none the user's own id only (package idmap, docs/rootless.md).
 //
 // A guest outlives the process that made it. Which guest belongs to a sandbox is written down, with

@@ -73,6 +73,7 @@ type Driver struct {
 	homeTag string // tells this home's cgroups from another's
 	dirs    dirs
 	groups  cgroups
+	noLimit error // why there are no groups
 	ids     *idRanges
 
 	storage  *storage // nil when sandboxes are on the home's own file system
@@ -99,8 +100,9 @@ type dirs struct{ sandboxes, run, ids string }
 //
 // Without root, a sandbox has the ids of its image's Map. Without that it has one user id only, which on
 // the host is this process's: commands run as their uid 1000, own the sandbox's whole tree, can become nobody
-// else, and read of the visible parts of the host what this user may read. There are no limits of memory
-// and processes.
+// else, and read of the visible parts of the host what this user may read. Limits of memory and processes need a
+// control group of version 2 that is the user's and that this process is in. New moves this process, and what else is in
+// that group, into a group below it.
 func New(cfg Config) (*Driver, error) {
 	const op = "open driver linux"
 	if cfg.Home == "" || !filepath.IsAbs(cfg.Home) {
@@ -143,6 +145,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	if !cfg.NoCgroups {
 		if d.groups, err = findCgroups(cfg.CgroupV2); err != nil {
+			d.noLimit = err
 			d.log.Warn("sandboxes have no limits of memory and processes", "reason", err)
 		}
 	}

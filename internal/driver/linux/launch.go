@@ -122,7 +122,12 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	for len(given) < firstLateFD+len(places) {
 		given = append(given, null) // keeps the number for what comes over the channel
 	}
-	given = append(given, early...)
+	for _, f := range early {
+		if f == nil {
+			f = null // keeps the number for what the guest opens
+		}
+		given = append(given, f)
+	}
 
 	var p *process
 	var m *mounts
@@ -249,6 +254,17 @@ func (d *Driver) bootDocument(r record, groups cgroups, g *group) (doc []byte, e
 			}
 		case 2:
 			c.DirFD, early = number(), append(early, g.dir)
+			if g.dir == nil {
+				own := &boot.Group{Dir: g.path, FD: c.DirFD, Files: make(map[string]int)}
+				for controller, n := range map[string]*int{"memory": &c.OOMFD, "pids": &c.PidsFD} {
+					if slices.Contains(groups.controllers(), controller) {
+						*n, early = number(), append(early, nil)
+						own.Files[controller+".events"] = *n
+					}
+				}
+				b.Setup.Group = own
+				break
+			}
 			if g.oom != nil {
 				c.OOMFD, early = number(), append(early, g.oom)
 			}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func TestRootless(t *testing.T) {
 	asUser(t, idmaptest.User{Name: "bob", ID: ordinary}, "^TestDriver$", 20)
 }
 
-// TestRootlessRanges runs it as a user who has them: everything that root's sandboxes do but limits.
+// TestRootlessRanges runs it as a user who has them: everything that root's sandboxes do.
 func TestRootlessRanges(t *testing.T) {
 	t.Parallel()
 	asUser(t, idmaptest.Alice, "^(TestDriver|TestWithRanges)$", 20)
@@ -48,6 +49,34 @@ func asUser(t *testing.T, user idmaptest.User, tests string, least int, env ...s
 	if os.Geteuid() != 0 {
 		t.Skip("TestDriver is rootless already")
 	}
+	dir := dirFor(t, user)
+	full := filepath.Join(dir, "full")
+	must(t, os.Mkdir(full, 0o700))
+	must(t, unix.Mount("tmpfs", full, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=16m,mode=0700,uid=%d,gid=%d", user.ID, user.ID)))
+	t.Cleanup(func() { must(t, unix.Unmount(full, unix.MNT_DETACH)) })
+
+	args := []string{"-test.run", tests}
+	if os.Getenv("TONGS_TEST_LONG") == "" && user.UIDs != nil {
+		args = append(args, "-test.skip", "^TestDriver$/^Contract$") // the guest's own, and it has shown that with one id
+	}
+	out, err := runAs(t, user, dir, groupFor(t, user.ID, ""), args, append(env, drivertest.FullEnv+"="+full)...)
+	passed := strings.Count(out, "--- PASS")
+	if err != nil || passed < least {
+		t.Fatalf("%v, %d tests passed:\n%s", err, passed, out)
+	}
+	t.Logf("%d tests passed, %d were skipped", passed, strings.Count(out, "--- SKIP"))
+	if testing.Verbose() {
+		for line := range strings.Lines(out) {
+			if strings.Contains(line, "--- SKIP") {
+				t.Log(strings.TrimSpace(line))
+			}
+		}
+	}
+}
+
+// dirFor makes a directory with what a user needs who can't build it.
+func dirFor(t *testing.T, user idmaptest.User) string {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "tongs-rootless-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
@@ -57,42 +86,29 @@ func asUser(t *testing.T, user idmaptest.User, tests string, least int, env ...s
 	must(t, os.Chown(tmp, user.ID, user.ID))
 	self, err := os.Executable()
 	must(t, err)
-	binary, guest := filepath.Join(dir, "test"), filepath.Join(dir, "tongs-guest")
-	copyProgram(t, self, binary)
-	copyProgram(t, drivertest.GuestBinary(t).Path, guest)
-	small := filepath.Join(dir, "init")
-	built, err := initBinary()
+	copyProgram(t, self, filepath.Join(dir, "test"))
+	copyProgram(t, drivertest.GuestBinary(t).Path, filepath.Join(dir, "tongs-guest"))
+	small, err := initBinary()
 	must(t, err)
-	copyProgram(t, built, small)
+	copyProgram(t, small, filepath.Join(dir, "init"))
+	return dir
+}
 
-	full := filepath.Join(dir, "full")
-	must(t, os.Mkdir(full, 0o700))
-	must(t, unix.Mount("tmpfs", full, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=16m,mode=0700,uid=%d,gid=%d", user.ID, user.ID)))
-	t.Cleanup(func() { must(t, unix.Unmount(full, unix.MNT_DETACH)) })
-
+// runAs runs this program as a user, in a directory made by dirFor and in a control group of version 2, if any.
+func runAs(t *testing.T, user idmaptest.User, dir string, group *os.File, args []string, env ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	args := []string{"-test.run", tests, "-test.v", "-test.timeout", "10m"}
-	if os.Getenv("TONGS_TEST_LONG") == "" && user.UIDs != nil {
-		args = append(args, "-test.skip", "^TestDriver$/^Contract$") // the guest's own, and it has shown that with one id
-	}
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, "test"), append(args, "-test.v", "-test.timeout", "10m")...)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + guest, smallEnv + "=" + small, drivertest.FullEnv + "=" + full, "TONGS_TEST_LONG=" + os.Getenv("TONGS_TEST_LONG")}
+	tmp := filepath.Join(dir, "tmp")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + tmp, "TMPDIR=" + tmp, driver.GuestEnv + "=" + filepath.Join(dir, "tongs-guest"), smallEnv + "=" + filepath.Join(dir, "init"), "TONGS_TEST_LONG=" + os.Getenv("TONGS_TEST_LONG")}
 	cmd.Env = append(cmd.Env, env...)
+	if group != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
+	}
 	out, err := user.CombinedOutput(t, cmd)
-	passed := strings.Count(string(out), "--- PASS")
-	if err != nil || passed < least {
-		t.Fatalf("%v, %d tests passed:\n%s", err, passed, out)
-	}
-	t.Logf("%d tests passed, %d were skipped", passed, strings.Count(string(out), "--- SKIP"))
-	if testing.Verbose() {
-		for line := range strings.Lines(string(out)) {
-			if strings.Contains(line, "--- SKIP") {
-				t.Log(strings.TrimSpace(line))
-			}
-		}
-	}
+	return string(out), err
 }
 
 // TestWithRanges is what TestRootlessRanges runs besides the suite.

@@ -5,6 +5,7 @@ package linux_test
 import (
 	"context"
 	"os"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -28,7 +29,7 @@ var suite = drivertest.Suite{
 	},
 	NoLimits: func() string {
 		if os.Geteuid() != 0 {
-			return "ordinary users have no cgroups to limit commands with"
+			return noLimits()
 		}
 		return ""
 	},
@@ -54,6 +55,8 @@ var suite = drivertest.Suite{
 		return d.Leaks(context.Background())
 	},
 }
+
+var noLimits = sync.OnceValue(linux.NoLimits)
 
 // oneUser says whether sandboxes have one user id here.
 func oneUser() bool {

@@ -22,6 +22,17 @@ type Config struct {
 
 	// Meminfo asks for a file over /proc/meminfo that the guest writes.
 	Meminfo bool `json:"meminfo,omitempty"`
+
+	// Group is the control group of the commands, of version 2, where the driver can't give it as a mount.
+	Group *Group `json:"group,omitempty"`
+}
+
+// Group is a directory of the host's that the sandbox gets as a mount of its own, read-only and attached nowhere. Something
+// without meaning is open at the numbers.
+type Group struct {
+	Dir   string         `json:"dir"`
+	FD    int            `json:"fd"`              // the number that the mount gets
+	Files map[string]int `json:"files,omitempty"` // numbers of files in it, open for reading; one that isn't there is left out
 }
 
 // MaxPlanBytes bounds the message that carries a Plan. MaxMounts bounds the descriptors beside it; the

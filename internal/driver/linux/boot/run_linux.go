@@ -76,6 +76,11 @@ func run(cfg Config) (meminfo int, err error) {
 		return inside(cfg, plan)
 	}
 	if plan.Rootless != nil {
+		if cfg.Group != nil {
+			if err := enterGroup(*cfg.Group); err != nil {
+				return 0, err
+			}
+		}
 		own, targets, err := ownMounts(*plan.Rootless)
 		if err != nil {
 			return 0, err
