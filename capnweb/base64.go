@@ -5,24 +5,25 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"slices"
+	"sync"
 
 	"github.com/tongs-dev/tongs/capnweb/internal/bufpool"
 )
 
-// Bytes travel as base64. Wide steps (base64_amd64.s) make it more than ten times as
-// fast as the standard library where the processor has them, and these tables about
+// base64Tables serve in steps of six and eight. Bytes travel as base64. Wide steps (base64_amd64.s) make it more than
+// ten times as fast as the standard library where the processor has them, and these tables about
 // twice as fast elsewhere. The standard library does the ends.
-var (
-	// decodeTable has the bits of each character at each of four places, or bit 31.
-	decodeTable [4][256]uint32
-	// encodeTable has the two characters of each twelve bits.
-	encodeTable [1 << 12]uint16
-)
+type base64Tables struct {
+	decode [4][256]uint32  // the bits of each character at each of four places, or bit 31
+	encode [1 << 12]uint16 // the two characters of each twelve bits
+}
 
-func init() {
+// tables are made when they are first wanted, since a guest that starts wants nothing less.
+var tables = sync.OnceValue(func() *base64Tables {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-	for place := range decodeTable {
-		t := &decodeTable[place]
+	all := &base64Tables{}
+	for place := range all.decode {
+		t := &all.decode[place]
 		for c := range t {
 			t[c] = 1 << 31
 		}
@@ -30,22 +31,27 @@ func init() {
 			t[alphabet[v]] = v << (18 - 6*place)
 		}
 	}
-	for v := range encodeTable {
-		encodeTable[v] = uint16(alphabet[v>>6]) | uint16(alphabet[v&63])<<8
+	for v := range all.encode {
+		all.encode[v] = uint16(alphabet[v>>6]) | uint16(alphabet[v&63])<<8
 	}
-}
+	return all
+})
 
 // appendBase64 appends data in the standard alphabet, without padding.
 func appendBase64(b, data []byte) []byte {
 	n := base64.RawStdEncoding.EncodedLen(len(data))
 	b = slices.Grow(b, n)
 	out := b[len(b) : len(b)+n]
-	if hasWide && len(data) >= 28 {
+	if len(data) >= 28 && hasWide() {
 		steps := (len(data) - 4) / 24
 		encodeWide(&out[0], &data[0], steps)
 		data, out = data[24*steps:], out[32*steps:]
 	}
-	t := &encodeTable
+	if len(data) < 8 { // nothing needs the table
+		base64.RawStdEncoding.Encode(out, data)
+		return b[:len(b)+n]
+	}
+	t := &tables().encode
 	for len(data) >= 8 && len(out) >= 8 {
 		w := binary.BigEndian.Uint64(data)
 		binary.LittleEndian.PutUint64(out, uint64(t[w>>52])|uint64(t[w>>40&0xfff])<<16|
@@ -59,7 +65,7 @@ func appendBase64(b, data []byte) []byte {
 // decodeStrict decodes text in the standard alphabet without padding into out,
 // which has the right length. It reports whether text is nothing else.
 func decodeStrict(out, text []byte) bool {
-	if hasWide && len(out) >= 32 && len(text) >= 32 {
+	if len(out) >= 32 && len(text) >= 32 && hasWide() {
 		steps := min(len(text)/32, (len(out)-8)/24)
 		made := decodeWide(&out[0], &text[0], steps)
 		if made < steps {
@@ -67,7 +73,8 @@ func decodeStrict(out, text []byte) bool {
 		}
 		text, out = text[32*steps:], out[24*steps:]
 	}
-	t0, t1, t2, t3 := &decodeTable[0], &decodeTable[1], &decodeTable[2], &decodeTable[3]
+	all := &tables().decode
+	t0, t1, t2, t3 := &all[0], &all[1], &all[2], &all[3]
 	for len(text) >= 8 && len(out) >= 8 {
 		x := t0[text[0]] | t1[text[1]] | t2[text[2]] | t3[text[3]]
 		y := t0[text[4]] | t1[text[5]] | t2[text[6]] | t3[text[7]]

@@ -142,3 +142,32 @@ encode:
 encoded:
 	VZEROUPPER
 	RET
+
+// func hasAVX2() bool
+TEXT ·hasAVX2(SB), NOSPLIT, $0-1
+	MOVB $0, ret+0(FP)
+	XORL AX, AX
+	XORL CX, CX
+	CPUID
+	CMPL AX, $7
+	JLT  none
+	MOVL $1, AX
+	XORL CX, CX
+	CPUID
+	ANDL $0x18000000, CX // OSXSAVE, AVX
+	CMPL CX, $0x18000000
+	JNE  none
+	XORL CX, CX
+	XGETBV
+	ANDL $6, AX // XMM and YMM registers are kept
+	CMPL AX, $6
+	JNE  none
+	MOVL $7, AX
+	XORL CX, CX
+	CPUID
+	SHRL $5, BX
+	ANDL $1, BX
+	MOVB BX, ret+0(FP)
+
+none:
+	RET

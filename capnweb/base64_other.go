@@ -2,7 +2,7 @@
 
 package capnweb
 
-const hasWide = false
+func hasWide() bool { return false }
 
 func decodeWide(_, _ *byte, _ int) int { return 0 }
 func encodeWide(_, _ *byte, _ int)     {}

@@ -163,7 +163,7 @@ func limitf(format string, args ...any) error {
 var (
 	errPromiseClosed = &closedError{"RPC was canceled because the RpcPromise was disposed."}
 	errStubClosed    = &closedError{"Attempted to use an RPC StubHook after it was disposed."}
-	errNoMain        = plainErrorf("This connection has no main object.")
+	errNoMain        = &Error{Name: "Error", Message: "This connection has no main object."}
 )
 
 type closedError struct{ msg string }

@@ -99,7 +99,7 @@ func pathArgs(path []key) []any {
 	return out
 }
 
-var errMapUse = plainErrorf("Attempted to use an abstract placeholder from a mapper function. Please make sure your map function has no side effects.")
+var errMapUse = &Error{Name: "Error", Message: "Attempted to use an abstract placeholder from a mapper function. Please make sure your map function has no side effects."}
 
 // capture returns the index of h, which is borrowed.
 func (m *Mapper) capture(h hook) int {

@@ -212,7 +212,9 @@ func (p *payload) limits() *Limits {
 	return &defaultLimits
 }
 
-var errPromisesTooBig = limitf("The promises in a value resolve to more than %d bytes together.", maxPromiseBytes)
+func errPromisesTooBig() error {
+	return limitf("The promises in a value resolve to more than %d bytes together.", maxPromiseBytes)
+}
 
 type settling struct {
 	mu     sync.Mutex
@@ -228,7 +230,7 @@ func (w *settling) one(v *any, r *payload, err error) {
 	w.mu.Lock()
 	w.left--
 	if err == nil && !w.failed && w.bytes.Add(int64(-estimate(r.v))) < 0 {
-		err = errPromisesTooBig
+		err = errPromisesTooBig()
 	}
 	if w.failed {
 		w.mu.Unlock()

@@ -212,7 +212,7 @@ func (p *pipe) method(name string, args *payload) hook {
 	return errorHook{plainErrorf("Unknown WritableStream method: %s", name)}
 }
 
-var errStreamClosed = typeErrorf("Invalid state: WritableStream is closed")
+var errStreamClosed = &Error{Name: "TypeError", Message: "Invalid state: WritableStream is closed"}
 
 func (p *pipe) push(it chunkItem) hook {
 	p.mu.Lock()
@@ -274,7 +274,7 @@ func (p *pipe) dup() hook {
 	return p
 }
 
-var errNotClosed = plainErrorf("WritableStream RPC stub was disposed without calling close()")
+var errNotClosed = &Error{Name: "Error", Message: "WritableStream RPC stub was disposed without calling close()"}
 
 func (p *pipe) close() {
 	p.mu.Lock()

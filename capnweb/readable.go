@@ -69,7 +69,7 @@ func NewSource(next func(context.Context) (any, error), stop func(error)) *Reada
 	return newReadable(&funcSource{f: next, stop: stop})
 }
 
-var errStreamGone = plainErrorf("the stream was passed on or closed")
+var errStreamGone = &Error{Name: "Error", Message: "the stream was passed on or closed"}
 
 // take moves the stream to a new handle; nil if this one is used up.
 func (s *ReadableStream) take() *ReadableStream {
@@ -88,7 +88,7 @@ func (s *ReadableStream) Keep() *ReadableStream {
 	return newReadable(errorSource{errStreamGone})
 }
 
-var errNotConsumed = plainErrorf("ReadableStream RPC stub was disposed without being consumed")
+var errNotConsumed = &Error{Name: "Error", Message: "ReadableStream RPC stub was disposed without being consumed"}
 
 func (s *ReadableStream) dropUnused() {
 	if t := s.take(); t != nil {

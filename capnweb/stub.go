@@ -57,7 +57,7 @@ func (r *ref) current() (hook, error) {
 	return r.h, nil
 }
 
-var errNilRef = typeErrorf("nil *Stub or *Promise used as a reference")
+var errNilRef = &Error{Name: "TypeError", Message: "nil *Stub or *Promise used as a reference"}
 
 // dupHook duplicates the hook; an error becomes a hook that fails.
 func (r *ref) dupHook() hook {

@@ -168,7 +168,7 @@ func compile(m Methods, receiver reflect.Type) map[string]*method {
 	return out
 }
 
-var errTargetClosed = plainErrorf("the target was closed when its last reference went away; hold a stub of it to pass it again")
+var errTargetClosed = &Error{Name: "Error", Message: "the target was closed when its last reference went away; hold a stub of it to pass it again"}
 
 // acquire takes one reference.
 func (t *Target) acquire() bool {

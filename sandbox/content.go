@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -24,7 +25,7 @@ func DetectContent(name string, data []byte, whole bool) (binary bool, mime stri
 	if binary {
 		return true, "application/octet-stream"
 	}
-	if mime, ok := textTypes[strings.ToLower(path.Ext(name))]; ok {
+	if mime, ok := textTypes()[strings.ToLower(path.Ext(name))]; ok {
 		return false, mime
 	}
 	return false, "text/plain"
@@ -48,8 +49,10 @@ var magics = []struct{ magic, mime string }{
 	{"\x7fELF", "application/x-executable"},
 }
 
-var textTypes = map[string]string{
-	".html": "text/html", ".htm": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
-	".json": "application/json", ".xml": "text/xml", ".svg": "image/svg+xml", ".md": "text/markdown", ".csv": "text/csv",
-	".py": "text/x-python", ".sh": "text/x-shellscript", ".c": "text/x-c", ".h": "text/x-c",
-}
+var textTypes = sync.OnceValue(func() map[string]string {
+	return map[string]string{
+		".html": "text/html", ".htm": "text/html", ".css": "text/css", ".js": "text/javascript", ".mjs": "text/javascript",
+		".json": "application/json", ".xml": "text/xml", ".svg": "image/svg+xml", ".md": "text/markdown", ".csv": "text/csv",
+		".py": "text/x-python", ".sh": "text/x-shellscript", ".c": "text/x-c", ".h": "text/x-c",
+	}
+})

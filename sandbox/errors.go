@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/tongs-dev/tongs/capnweb"
@@ -105,7 +106,7 @@ func FileError(op string, err error) error {
 	e := &Error{Code: CodeFilesystemError, Op: op, Err: err}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
-		if row, ok := errnos[errno]; ok {
+		if row, ok := errnos()[errno]; ok {
 			e.Code, e.Hint = row.code, row.hint
 		}
 	}
@@ -122,29 +123,33 @@ func FileError(op string, err error) error {
 	return e
 }
 
-var errnos = map[syscall.Errno]struct {
+var errnos = sync.OnceValue(func() map[syscall.Errno]errnoRow {
+	return map[syscall.Errno]errnoRow{
+		syscall.ENOENT:       {CodeFileNotFound, ""},
+		syscall.EEXIST:       {CodeFileExists, ""},
+		syscall.EISDIR:       {CodeIsDirectory, "name a file, or list the directory"},
+		syscall.ENOTDIR:      {CodeNotDirectory, ""},
+		syscall.ENOTEMPTY:    {CodeDirNotEmpty, "ask for a recursive removal"},
+		syscall.EACCES:       {CodePermissionDenied, "the sandbox's user has no right to it"},
+		syscall.EPERM:        {CodePermissionDenied, "the sandbox's user has no right to it"},
+		syscall.ENOSPC:       {CodeNoSpace, "remove something in the sandbox, or give it more disk"},
+		syscall.EDQUOT:       {CodeNoSpace, "remove something in the sandbox, or raise its quota"},
+		syscall.EFBIG:        {CodeNoSpace, "the file would pass the sandbox's limit for one file"},
+		syscall.EROFS:        {CodeReadOnly, "write under the home directory or /tmp"},
+		syscall.ENAMETOOLONG: {CodeNameTooLong, "a name may take 255 bytes, a path 4,095"},
+		syscall.ELOOP:        {CodeSymlinkLoop, ""},
+		syscall.EMFILE:       {CodeTooManyFiles, "close something and try again"},
+		syscall.ENFILE:       {CodeTooManyFiles, "close something and try again"},
+		syscall.EXDEV:        {CodeCrossDevice, "copy it, then remove the old one"},
+		syscall.EINVAL:       {CodeInvalidPath, ""},
+		syscall.ENXIO:        {CodeNotRegular, "only regular files can be read and written"},
+		syscall.ENODEV:       {CodeNotRegular, "only regular files can be read and written"},
+	}
+})
+
+type errnoRow struct {
 	code Code
 	hint string
-}{
-	syscall.ENOENT:       {CodeFileNotFound, ""},
-	syscall.EEXIST:       {CodeFileExists, ""},
-	syscall.EISDIR:       {CodeIsDirectory, "name a file, or list the directory"},
-	syscall.ENOTDIR:      {CodeNotDirectory, ""},
-	syscall.ENOTEMPTY:    {CodeDirNotEmpty, "ask for a recursive removal"},
-	syscall.EACCES:       {CodePermissionDenied, "the sandbox's user has no right to it"},
-	syscall.EPERM:        {CodePermissionDenied, "the sandbox's user has no right to it"},
-	syscall.ENOSPC:       {CodeNoSpace, "remove something in the sandbox, or give it more disk"},
-	syscall.EDQUOT:       {CodeNoSpace, "remove something in the sandbox, or raise its quota"},
-	syscall.EFBIG:        {CodeNoSpace, "the file would pass the sandbox's limit for one file"},
-	syscall.EROFS:        {CodeReadOnly, "write under the home directory or /tmp"},
-	syscall.ENAMETOOLONG: {CodeNameTooLong, "a name may take 255 bytes, a path 4,095"},
-	syscall.ELOOP:        {CodeSymlinkLoop, ""},
-	syscall.EMFILE:       {CodeTooManyFiles, "close something and try again"},
-	syscall.ENFILE:       {CodeTooManyFiles, "close something and try again"},
-	syscall.EXDEV:        {CodeCrossDevice, "copy it, then remove the old one"},
-	syscall.EINVAL:       {CodeInvalidPath, ""},
-	syscall.ENXIO:        {CodeNotRegular, "only regular files can be read and written"},
-	syscall.ENODEV:       {CodeNotRegular, "only regular files can be read and written"},
 }
 
 // RPCError says how the error travels: an Error whose own properties are code,

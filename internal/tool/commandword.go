@@ -1,6 +1,9 @@
 package tool
 
-import "strings"
+import (
+	"strings"
+	"sync"
+)
 
 // word reads one word: literals, quotes and expansions up to a blank or an
 // operator. The commands in its substitutions are read too.
@@ -211,7 +214,7 @@ func (s *scanner) braces() {
 
 // subcommands lists the commands whose first words name what they do, by how
 // many words that takes. OpenCode offers "always allow" by these words.
-var subcommands = func() map[string]int {
+var subcommands = sync.OnceValue(func() map[string]int {
 	words := map[string]int{}
 	for n, names := range map[int]string{
 		1: `cat cd chmod chown cp echo env export grep kill killall ln ls mkdir mv ps pwd rm rmdir
@@ -236,13 +239,13 @@ var subcommands = func() map[string]int {
 		words[strings.Join(strings.Fields(name), " ")] = 3
 	}
 	return words
-}()
+})
 
 // commandPrefix gives how many words name what a command does: those of the
 // longest known beginning, else one.
 func commandPrefix(words []string) int {
 	for n := min(len(words), 2); n > 0; n-- {
-		if count, ok := subcommands[strings.Join(words[:n], " ")]; ok {
+		if count, ok := subcommands()[strings.Join(words[:n], " ")]; ok {
 			return min(count, len(words))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"github.com/tongs-dev/tongs/internal/files"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -160,19 +161,19 @@ func (r *run) attach(path, mime string, in io.Reader, extra []instruction) (Resu
 }
 
 // binaryNames are the endings of names that are never text.
-var binaryNames = func() map[string]bool {
+var binaryNames = sync.OnceValue(func() map[string]bool {
 	m := map[string]bool{}
 	for _, ext := range strings.Fields(`zip tar gz exe dll so class jar war 7z doc docx xls xlsx ppt pptx
 		odt ods odp bin dat obj o a lib wasm pyc pyo`) {
 		m["."+ext] = true
 	}
 	return m
-}()
+})
 
 // isBinary judges by name, then by what the file begins with: a NUL, or more
 // than three control characters in ten.
 func isBinary(path string, sample []byte) bool {
-	if binaryNames[strings.ToLower(filepath.Ext(path))] {
+	if binaryNames()[strings.ToLower(filepath.Ext(path))] {
 		return true
 	}
 	control := 0
