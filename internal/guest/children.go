@@ -62,7 +62,10 @@ type child struct {
 
 // forker runs a function that forks on a thread that is fit for it.
 type forker interface {
-	run(f func())
+	// run calls f, or says why there is no thread for it.
+	run(f func()) error
+	// failed is closed when there won't be one.
+	failed() <-chan struct{}
 	close()
 }
 
@@ -97,7 +100,9 @@ func (c *children) start(path string, argv []string, attr *syscall.ProcAttr, end
 		return nil, sandbox.Errf(sandbox.CodeShuttingDown, "start", "the sandbox is shutting down", "")
 	}
 	var err error
-	c.fork.run(func() { ch.pid, err = syscall.ForkExec(path, argv, attr) })
+	if ferr := c.fork.run(func() { ch.pid, err = syscall.ForkExec(path, argv, attr) }); ferr != nil {
+		err = ferr
+	}
 	if err != nil {
 		c.mu.Unlock()
 		return nil, err

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -211,18 +212,24 @@ type Limits struct {
 // ReadBoot reads and checks a Boot document: one JSON object, no unknown keys,
 // nothing after it, at most MaxBootBytes.
 func ReadBoot(r io.Reader) (Boot, error) {
-	var b Boot
-	lim := &io.LimitedReader{R: r, N: MaxBootBytes + 1}
-	dec := json.NewDecoder(lim)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&b); err != nil {
-		if lim.N <= 0 {
-			return Boot{}, fmt.Errorf("guest: boot document is larger than %d bytes", MaxBootBytes)
-		}
+	data, err := io.ReadAll(io.LimitReader(r, MaxBootBytes+1))
+	if err != nil {
 		return Boot{}, fmt.Errorf("guest: boot document: %w", err)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return Boot{}, errors.New("guest: boot document: something follows the JSON object")
+	if len(data) > MaxBootBytes {
+		return Boot{}, fmt.Errorf("guest: boot document is larger than %d bytes", MaxBootBytes)
+	}
+	b, ok := plainBoot(data)
+	if !ok {
+		b = Boot{}
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(&b); err != nil {
+			return Boot{}, fmt.Errorf("guest: boot document: %w", err)
+		}
+		if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+			return Boot{}, errors.New("guest: boot document: something follows the JSON object")
+		}
 	}
 	if err := b.Guest.setDefaults(); err != nil {
 		return Boot{}, err

@@ -18,13 +18,15 @@ func usualSlack() {
 // plainForker forks on whatever thread it is called on.
 type plainForker struct{}
 
-func (plainForker) run(f func()) {
+func (plainForker) run(f func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	usualSlack()
 	f()
+	return nil
 }
-func (plainForker) close() {}
+func (plainForker) failed() <-chan struct{} { return nil }
+func (plainForker) close()                  {}
 
 // threadForker forks on one operating system thread that has written itself into
 // the commands' control groups (version 1, where a group holds threads), and is
@@ -33,20 +35,19 @@ func (plainForker) close() {}
 // period, and leaves a moment in which a command is without limits.
 type threadForker struct {
 	work chan func()
-	done chan struct{}
+	done chan struct{} // closed when the thread has ended, by close or
+	err  error         // because of this
 }
 
-func newThreadForker(tasks []int, restrict func() error) (*threadForker, error) {
+// newThreadForker begins to make the thread ready, and closes the descriptors when
+// it is. The first that shall be forked waits for it.
+func newThreadForker(tasks []int, restrict func() error) *threadForker {
 	t := &threadForker{work: make(chan func()), done: make(chan struct{})}
-	ready := make(chan error)
-	go t.loop(tasks, restrict, ready)
-	if err := <-ready; err != nil {
-		return nil, err
-	}
-	return t, nil
+	go t.loop(tasks, restrict)
+	return t
 }
 
-func (t *threadForker) loop(tasks []int, restrict func() error, ready chan<- error) {
+func (t *threadForker) loop(tasks []int, restrict func() error) {
 	// Never unlocked: the thread ends with the goroutine, since no other one
 	// may run in these groups.
 	runtime.LockOSThread()
@@ -54,38 +55,55 @@ func (t *threadForker) loop(tasks []int, restrict func() error, ready chan<- err
 		// Not the first thread: by that one the kernel judges to which group
 		// the whole process belongs when memory is short. While it is held
 		// here, another goroutine gets another thread.
-		other := make(chan error)
-		go t.loop(tasks, restrict, other)
-		ready <- <-other
+		held := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(held)
+			t.serve(tasks, restrict)
+		}()
+		<-held
 		runtime.UnlockOSThread()
 		return
 	}
+	t.serve(tasks, restrict)
+}
+
+func (t *threadForker) serve(tasks []int, restrict func() error) {
+	defer close(t.done)
 	for _, fd := range tasks {
 		// "0" is the writing thread.
-		if _, err := unix.Write(fd, []byte("0")); err != nil {
-			ready <- fmt.Errorf("guest: enter the commands' control group: %w", err)
-			return
+		_, err := unix.Write(fd, []byte("0"))
+		unix.Close(fd)
+		if err != nil && t.err == nil {
+			t.err = fmt.Errorf("guest: enter the commands' control group: %w", err)
 		}
 	}
-	if restrict != nil {
+	if restrict != nil && t.err == nil {
 		if err := restrict(); err != nil {
-			ready <- fmt.Errorf("guest: restrict commands: %w", err)
-			return
+			t.err = fmt.Errorf("guest: restrict commands: %w", err)
 		}
+	}
+	if t.err != nil {
+		return
 	}
 	usualSlack()
-	ready <- nil
-	defer close(t.done)
 	for f := range t.work {
 		f()
 	}
 }
 
-func (t *threadForker) run(f func()) {
+func (t *threadForker) run(f func()) error {
 	done := make(chan struct{})
-	t.work <- func() { f(); close(done) }
-	<-done
+	select {
+	case t.work <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-t.done:
+		return t.err
+	}
 }
+
+func (t *threadForker) failed() <-chan struct{} { return t.done }
 
 func (t *threadForker) close() {
 	close(t.work)

@@ -23,8 +23,9 @@ import (
 // endTimeout bounds how long the end of a guest takes, whatever hangs.
 const endTimeout = 15 * time.Second
 
-// settleDelay is how long after it has begun to serve a guest says so in its log, for which nobody waits.
-const settleDelay = 30 * time.Millisecond
+// settleDelay is how long after it has begun to serve a guest does what nobody waits for: it says so in its log, and
+// catches signals. Until then Go's runtime lets SIGTERM end it, with all that runs.
+const settleDelay = 10 * time.Millisecond
 
 // Run serves on the inherited listener until ctx ends, a client asks for the end,
 // the lease runs out, or (when Exclusive) SIGTERM or SIGINT comes. All commands
@@ -58,14 +59,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	var fk forker = plainForker{}
 	if cfg.Cgroup.Version == 1 || cfg.Restrict != nil {
 		// The descriptors were opened with the host's rights, and a thread may always put itself there.
-		t, err := newThreadForker(cfg.Cgroup.TasksFDs, cfg.Restrict)
-		if err != nil {
-			return err
-		}
-		fk = t
-	}
-	for _, fd := range cfg.Cgroup.TasksFDs {
-		unix.Close(fd)
+		fk = newThreadForker(cfg.Cgroup.TasksFDs, cfg.Restrict)
 	}
 
 	s := &server{
@@ -89,9 +83,6 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer context.AfterFunc(ctx, func() { s.stop("the context ended") })()
 	acceptSignals()
-	if cfg.Exclusive {
-		defer s.takeSignals()()
-	}
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.acceptAll() }()
 	// Somebody waits already, and is served first.
@@ -99,20 +90,30 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	defer settled.Stop()
 	select {
 	case <-settled.C:
+	case <-fk.failed():
 	case <-s.stopped:
+	}
+	if cfg.Exclusive {
+		defer s.takeSignals()()
 	}
 	if err := s.engine.watchFull(); err != nil {
 		log.Warn("a fork bomb may be seen late: no word comes of a full control group", "error", err.Error())
 	}
 	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
-	<-s.stopped
+	var failure error
+	select {
+	case <-fk.failed():
+		failure = fk.run(func() {})
+		s.stop("commands can't be started")
+	case <-s.stopped:
+	}
 	log.Info("the guest ends", "reason", s.reason)
 	s.door.shut()
 	err = <-accepted
 	end, cancel := context.WithTimeout(context.Background(), endTimeout)
 	defer cancel()
 	s.close(end)
-	return err
+	return errors.Join(failure, err)
 }
 
 func listener(fd int) (*net.UnixListener, error) {

@@ -112,7 +112,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 			return err
 		}
 	}
-	doc, early, places := d.bootDocument(r, d.groups, late.group)
+	doc, early, places := d.bootDocument(r, true, d.groups, late.group)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -209,8 +209,9 @@ func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mo
 }
 
 // bootDocument gives what the guest reads first, the descriptors that it is born with besides, and the
-// numbers that those get that come to it over the channel: first the listener, then the group's.
-func (d *Driver) bootDocument(r record, groups cgroups, g *group) (doc []byte, early []*os.File, places []int) {
+// numbers that those get that come to it over the channel: first the listener, then the group's. atCwd says that
+// spawn starts it.
+func (d *Driver) bootDocument(r record, atCwd bool, groups cgroups, g *group) (doc []byte, early []*os.File, places []int) {
 	lease := int64(r.Spec.Lease / time.Second)
 	switch {
 	case r.Spec.Lease < 0:
@@ -220,7 +221,7 @@ func (d *Driver) bootDocument(r record, groups cgroups, g *group) (doc []byte, e
 	}
 	next := firstLateFD
 	number := func() int { next++; return next - 1 }
-	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD, Clone3: groups != nil && groups.version() == 2}, Guest: guestConfig{
+	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD, RootAtCwd: atCwd, Clone3: groups != nil && groups.version() == 2}, Guest: guestConfig{
 		ListenerFD:   number(),
 		User:         guestUser{Shell: r.Spec.Image.Shell, AlsoRoot: r.Spec.Root},
 		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),
@@ -246,7 +247,9 @@ func (d *Driver) bootDocument(r record, groups cgroups, g *group) (doc []byte, e
 				case "memory":
 					c.OOMFD, c.UsageFD, c.StatFD = number(), number(), number()
 				case "pids":
-					c.PidsFD = number()
+					if groups.counts() {
+						c.PidsFD = number()
+					}
 				}
 			}
 			for n := firstLateFD + 1; n < next; n++ {

@@ -91,10 +91,10 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 		// The host's groups are around all of it, the guest included. The commands have one inside.
 		groups, g = nil, nil
 		if r.Spec.Limits.Pids > 0 {
-			groups = &cgroup1{dirs: map[string]string{"pids": "inside"}}
+			groups = &cgroup1{dirs: map[string]string{"pids": "inside"}, inside: true}
 		}
 	}
-	doc, early, places := d.bootDocument(r, groups, g)
+	doc, early, places := d.bootDocument(r, false, groups, g)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -443,7 +443,7 @@ func (l *runtimeLaunch) where() Place {
 		ID: strings.TrimSuffix(socketName(l.r.Spec.ID), ".sock"), Bundle: placeDir, Root: placeRoot, State: placeState, PID: placeState + "/" + pidFile,
 		Guest: placeGuest + "/" + filepath.Base(l.guest), Socket: placeSocket, Base: l.r.Base, IDs: rangeSize, Hostname: l.r.Spec.Hostname,
 		Tmp: tmp, Shm: boot.Sized(shmBytes), Groups: "/" + runtimeGroups + "/" + l.d.groupName(l.r.Spec.ID),
-		Env: []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"}, Files: len(l.given), Image: placeImage,
+		Env: append([]string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD)}, boot.Environ...), Files: len(l.given), Image: placeImage,
 	}
 }
 

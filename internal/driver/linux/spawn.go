@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/internal/driver/linux/boot"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -64,9 +65,7 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 		}
 		n.files = append(n.files, fd)
 	}
-	// The fewer threads a guest has when it gives up its rights, in all of them, the sooner it is ready; and it
-	// has little to do at once later, too (package guest, processors).
-	if err := n.program(fmt.Sprintf("/proc/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, []string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD), "GOMAXPROCS=1"}); err != nil {
+	if err := n.program(fmt.Sprintf("/self/fd/%d", program.f.Fd()), []string{"tongs-guest"}, append([]string{fmt.Sprintf("TONGS_BOOT_FD=%d", bootFD)}, boot.Environ...)); err != nil {
 		return 0, driver.Wrap("start guest", err)
 	}
 	if pid, err = n.start(); err != nil {
@@ -154,6 +153,9 @@ func spawnError(err error) error {
 		e.Hint = "in a container, give it --privileged; else see `sysctl kernel.unprivileged_userns_clone kernel.apparmor_restrict_unprivileged_userns vm.memfd_noexec`; `tongs doctor` tells more"
 	case errors.Is(err, unix.EINVAL):
 		e.Hint = "this kernel lacks a kind of namespace; `tongs doctor` says which"
+	case errors.Is(err, unix.ENOENT): // there is nothing but /proc, and so no loader
+		e.Code, e.Op, e.Message = driver.CodeGuestFailed, "start guest", "the guest binary isn't static, or is the text of a program: "+err.Error()
+		e.Hint = "build it as one file: CGO_ENABLED=0 go build ./cmd/tongs-guest"
 	case errors.Is(err, unix.ENOEXEC):
 		e.Code, e.Op, e.Message = driver.CodeGuestFailed, "start guest", "the guest binary is no program for this machine: "+err.Error()
 		e.Hint = "build it for this machine: CGO_ENABLED=0 go build ./cmd/tongs-guest"

@@ -35,7 +35,8 @@ type newborn struct {
 	path  *byte
 	argv  []*byte
 	env   []*byte
-	root  *byte
+	root  *byte   // becomes the working directory,
+	proc  *byte   // and this the root, in which path is
 	errno uintptr // why there is no program
 	step  uintptr // the number of the call that failed
 }
@@ -52,12 +53,17 @@ func afterFork()
 //go:linkname afterForkInChild syscall.runtime_AfterForkInChild
 func afterForkInChild()
 
-// program says what to run. Nothing of it is freed before the child has run it, since n holds it.
+// program says what to run, by its path in /proc, which is its root until it changes that. From any other, Go's
+// runtime reads at its start which control group limits its processors, and for that the list of all
+// mounts: a tenth of a millisecond for thirty, and a machine with a thousand sandboxes has more. Nothing of it is freed before the child has run it, since n holds it.
 func (n *newborn) program(path string, argv, env []string) (err error) {
 	if n.path, err = unix.BytePtrFromString(path); err != nil {
 		return err
 	}
 	if n.root, err = unix.BytePtrFromString("/"); err != nil {
+		return err
+	}
+	if n.proc, err = unix.BytePtrFromString("/proc"); err != nil {
 		return err
 	}
 	if n.argv, err = texts(argv); err != nil {
@@ -133,6 +139,10 @@ func (n *newborn) live() {
 		n.step = unix.SYS_CHDIR
 		return
 	}
+	if n.errno = rawCall(unix.SYS_CHROOT, uintptr(unsafe.Pointer(n.proc)), 0, 0); n.errno != 0 {
+		n.step = unix.SYS_CHROOT
+		return
+	}
 	for i := 0; i < len(n.files); i++ {
 		if n.errno = rawCall(unix.SYS_DUP3, uintptr(n.files[i]), uintptr(i), 0); n.errno != 0 {
 			n.step = unix.SYS_DUP3
@@ -152,7 +162,7 @@ func rawCall(trap, a1, a2, a3 uintptr) (errno uintptr) {
 
 // steps name the calls of live.
 var steps = map[uintptr]string{
-	unix.SYS_SETSID: "setsid", unix.SYS_CAPSET: "capset", unix.SYS_PRCTL: "prctl", unix.SYS_CHDIR: "chdir", unix.SYS_DUP3: "dup3", unix.SYS_EXECVE: "execve",
+	unix.SYS_SETSID: "setsid", unix.SYS_CAPSET: "capset", unix.SYS_PRCTL: "prctl", unix.SYS_CHDIR: "chdir", unix.SYS_CHROOT: "chroot", unix.SYS_DUP3: "dup3", unix.SYS_EXECVE: "execve",
 }
 
 // texts gives a list of strings as a program gets it, with its end.

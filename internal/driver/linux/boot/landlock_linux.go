@@ -72,9 +72,20 @@ func landlocked(version int) (rights, scopes uint64) {
 }
 
 // Fence gives a function that puts the thread that calls it, and all that descends from it, into a domain of
-// Landlock; nil where the kernel has none. It is called in the sandbox, after Run. rooted says that commands may run as root.
-func Fence(rooted bool) (func() error, error) {
-	return fence(LandlockVersion(), "/", rooted)
+// Landlock; nil where the kernel has none. Both are called in the sandbox, after Run. rooted says that commands may
+// run as root.
+func Fence(rooted bool) func() error {
+	version := LandlockVersion()
+	if version < landlockRefer {
+		return nil
+	}
+	return func() error { // all of it, since the guest waits for the thread when it has something to start
+		enter, err := fence(version, "/", rooted)
+		if err != nil {
+			return err
+		}
+		return enter()
+	}
 }
 
 func fence(version int, root string, rooted bool) (func() error, error) {

@@ -11,10 +11,20 @@ import (
 	"syscall"
 )
 
+// Environ is for Go's runtime in a guest, beside the number of its boot document (guest.BootFDEnv). With one processor
+// there are fewer threads, and the fewer a guest has when it gives up its rights, in all of them, the sooner it is
+// ready; it has little to do at once later, too (package guest, processors). The rest is what tongs-guest sets by
+// itself otherwise.
+var Environ = []string{"GOMAXPROCS=1", "GOGC=40", "GOMEMLIMIT=256MiB"}
+
 // Config is the part of the guest's boot document that is for this package.
 type Config struct {
 	// ChannelFD is an inherited unix socket of type SOCK_SEQPACKET.
 	ChannelFD int `json:"channelFD"`
+
+	// RootAtCwd says that the root to begin with is the working directory, and that the process was started
+	// with another.
+	RootAtCwd bool `json:"rootAtCwd,omitempty"`
 
 	// Clone3 leaves the guest the call of that name, by which it starts commands in a control group of
 	// version 2. What it starts has it too.
@@ -171,12 +181,15 @@ func (f *Failure) Unwrap() error {
 
 // DecodePlan reads and checks a Plan.
 func DecodePlan(data []byte) (Plan, error) {
-	var p Plan
 	if len(data) > MaxPlanBytes {
 		return Plan{}, fmt.Errorf("boot: a plan of %d bytes, the most is %d", len(data), MaxPlanBytes)
 	}
-	if err := json.Unmarshal(data, &p); err != nil {
-		return Plan{}, fmt.Errorf("boot: plan: %w", err)
+	p, ok := plainPlan(data)
+	if !ok {
+		p = Plan{}
+		if err := json.Unmarshal(data, &p); err != nil {
+			return Plan{}, fmt.Errorf("boot: plan: %w", err)
+		}
 	}
 	if p.Hostname == "" || len(p.Hostname) > 64 {
 		return Plan{}, errors.New("boot: plan: the hostname must have 1 to 64 bytes")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"syscall"
 	"unsafe"
@@ -16,22 +15,17 @@ import (
 // channelSeconds is how long the driver may take from starting this process to sending the plan.
 const channelSeconds = 30
 
-// The guest's main goroutine stays on the first thread, and so nothing else ever runs on that. It matters
-// for the thread with which the guest enters the commands' cgroups: the kernel's killer for want of
-// memory takes a process for a member of the group that its first thread is in.
-func init() {
-	if os.Getpid() == 1 && os.Getenv("TONGS_BOOT_FD") != "" {
-		runtime.LockOSThread()
-	}
-}
-
 // Run turns the process that calls it into the first process of a sandbox, as the driver wants it.
 // It must be PID 1 of new namespaces, and nothing else may have happened in the process yet. setup is
 // a Config as JSON. On error, the driver has been told and the process must exit. meminfo is a descriptor of the
 // file that shows as /proc/meminfo, open for writing, where Config asks for one; else 0.
 func Run(setup json.RawMessage) (meminfo int, err error) {
-	var cfg Config
-	if err := json.Unmarshal(setup, &cfg); err != nil {
+	cfg, ok := plainConfig(setup)
+	if !ok {
+		cfg = Config{}
+		err = json.Unmarshal(setup, &cfg)
+	}
+	if err != nil {
 		return 0, fmt.Errorf("boot: setup: %w", err)
 	}
 	if os.Getpid() != 1 || cfg.ChannelFD <= 2 {
@@ -58,6 +52,11 @@ func Run(setup json.RawMessage) (meminfo int, err error) {
 }
 
 func run(cfg Config) (meminfo int, err error) {
+	if cfg.RootAtCwd {
+		if err := unix.Chroot("."); err != nil {
+			return 0, fail("enter the host's root", err)
+		}
+	}
 	plan, fds, err := receive(cfg.ChannelFD)
 	if err != nil {
 		return 0, err
