@@ -12,6 +12,9 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tongs-dev/tongs/internal/driver"
+	"github.com/tongs-dev/tongs/sandbox"
 )
 
 // backlog is how many connections may wait for a guest to take them.
@@ -67,6 +70,22 @@ func connect(ctx context.Context, dir, name string) (net.Conn, error) {
 		return nil, err
 	}
 	defer done()
+	// A link leads to the directory in which a kernel of the sandbox's own has made the socket, and in which the
+	// sandbox's root can put what it wants: a link to a socket of the host's, or of another sandbox.
+	if link, lerr := os.Readlink(p); lerr == nil {
+		f, err := os.OpenFile(filepath.Join(dir, link), unix.O_PATH|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		if info, err := f.Stat(); err != nil {
+			return nil, err
+		} else if info.Mode().Type() != fs.ModeSocket {
+			return nil, &sandbox.Error{Code: driver.CodeGuestFailed, Op: "connect to sandbox", Message: "something that is no socket is in the place of the guest's",
+				Hint: "somebody has changed " + SocketDir + " in the sandbox: stop it and start it again"}
+		}
+		p = fmt.Sprintf("/proc/self/fd/%d", f.Fd())
+	}
 	dialer := net.Dialer{Timeout: dialTimeout}
 	return dialer.DialContext(ctx, "unix", p)
 }
