@@ -24,7 +24,7 @@ import (
 const endTimeout = 15 * time.Second
 
 // settleDelay is how long after it has begun to serve a guest does what nobody waits for: it says so in its log, and
-// catches signals. Until then Go's runtime lets SIGTERM end it, with all that runs.
+// the first process of a sandbox catches signals. Until then Go's runtime lets SIGTERM end that, with all that runs.
 const settleDelay = 10 * time.Millisecond
 
 // Run serves on the inherited listener until ctx ends, a client asks for the end,
@@ -83,6 +83,13 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	defer context.AfterFunc(ctx, func() { s.stop("the context ended") })()
 	acceptSignals()
+	first := os.Getpid() == 1
+	switch {
+	case cfg.Exclusive && first:
+		dropSignals()
+	case cfg.Exclusive:
+		defer s.takeSignals()()
+	}
 	accepted := make(chan error, 1)
 	go func() { accepted <- s.acceptAll() }()
 	// Somebody waits already, and is served first.
@@ -93,7 +100,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	case <-fk.failed():
 	case <-s.stopped:
 	}
-	if cfg.Exclusive {
+	if cfg.Exclusive && first {
 		defer s.takeSignals()()
 	}
 	if err := s.engine.watchFull(); err != nil {

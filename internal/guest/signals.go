@@ -37,18 +37,23 @@ func defaultAction(sig syscall.Signal) {
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&dfl)), 0, maskBytes, 0, 0)
 }
 
+// meaningless are the signals that shall do nothing to the guest.
+var meaningless = []os.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2}
+
+// dropSignals lets the meaningless ones do nothing to the first process of a namespace: the kernel gives it no signal
+// that is at its default (pid_namespaces(7)). To catch one takes the runtime two changes of thread.
+func dropSignals() {
+	for _, sig := range meaningless {
+		defaultAction(sig.(syscall.Signal))
+	}
+}
+
 // takeSignals lets SIGTERM and SIGINT end the guest, and others do nothing. What is caught here is at its
 // default in commands.
 func (s *server) takeSignals() (release func()) {
 	ch := make(chan os.Signal, 4)
-	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGPIPE, syscall.SIGUSR1, syscall.SIGUSR2} {
-		if os.Getpid() == 1 {
-			// The kernel gives the first process of a namespace no signal that is at its default
-			// (pid_namespaces(7)). To catch one takes the runtime two changes of thread.
-			defaultAction(sig)
-		} else {
-			signal.Notify(ch, sig)
-		}
+	if os.Getpid() != 1 {
+		signal.Notify(ch, meaningless...)
 	}
 	signal.Notify(ch, syscall.SIGTERM, syscall.SIGINT)
 	done := make(chan struct{})

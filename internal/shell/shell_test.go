@@ -55,9 +55,9 @@ func run(t *testing.T, address string, env map[string]string, args ...string) (i
 
 func TestCommandIsPassedOnAndItsEndComesBack(t *testing.T) {
 	t.Parallel()
-	var got shell.Request
+	got := make(chan shell.Request, 1)
 	address := host(t, func(c net.Conn, req shell.Request) {
-		got = req
+		got <- req
 		w := sandbox.NewFrameWriter(c)
 		_ = w.Write(sandbox.FrameStdout, []byte("one\n"))
 		_ = w.Write(sandbox.FrameStderr, []byte("two\n"))
@@ -65,10 +65,10 @@ func TestCommandIsPassedOnAndItsEndComesBack(t *testing.T) {
 	})
 	code, out, errs := run(t, address, map[string]string{shell.SessionEnv: "ses_1", "TERM": "dumb"}, "-c", "echo 'a b' \"$x\"")
 	if code != 7 || out != "one\n" || errs != "two\n" {
-		t.Errorf("%d %q %q", code, out, errs)
+		t.Fatalf("%d %q %q", code, out, errs)
 	}
 	want := shell.Request{Session: "ses_1", Command: "echo 'a b' \"$x\"", Dir: "/home/user/project", Term: "dumb"}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(want, <-got); d != "" {
 		t.Error(d)
 	}
 }

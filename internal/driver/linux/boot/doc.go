@@ -1,6 +1,7 @@
 // Package boot is the driver's half inside a sandbox: what its first process does before it serves.
 //
-// The process starts in new namespaces of its own, still with the host's files in view, and with the
+// The process starts in new namespaces of its own, still with the host's files in view (its root is /proc, and its
+// working directory the host's root, where it goes first), and with the
 // listening end of a channel to the driver. Over the channel come the sandbox's mounts, as descriptors
 // that the driver has prepared with rights that nobody inside has, and a Plan. Run assembles them,
 // mounts a fresh /proc, /sys, /tmp, /dev/pts, /dev/shm and /dev/mqueue, forbids user
