@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -145,7 +146,7 @@ func build(ctx context.Context, parent, dir string, t *tree, git string, m idmap
 	if m.None() {
 		err = chownHome(filepath.Join(tmp, Home))
 	} else {
-		err = giveAway.Run(ctx, m, tmp, idmap.Streams{})
+		err = unreached(parent, giveAway.Run(ctx, m, tmp, idmap.Streams{}))
 	}
 	if err != nil {
 		return err
@@ -158,6 +159,16 @@ func build(ctx context.Context, parent, dir string, t *tree, git string, m idmap
 		return fmt.Errorf("image: put the new image in place: %w", err)
 	}
 	return nil
+}
+
+// unreached says what keeps the ids of sandboxes from a directory: rights over what is on the way there take that both
+// its owner and its group are the user's own (capabilities(7), user_namespaces(7)), or that everybody may pass.
+func unreached(dir string, err error) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return &sandbox.Error{Code: sandbox.CodePermissionDenied, Op: "make image", Message: err.Error(), Err: err,
+		Hint: fmt.Sprintf("a directory on the way to %s is closed to others and of another group than yours: chgrp %d it, or chmod o+x it", dir, os.Getgid())}
 }
 
 func removeStale(ctx context.Context, parent string, m idmap.Map) {
