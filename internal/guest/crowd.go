@@ -112,7 +112,7 @@ func (g *engine) within(d time.Duration, ask func() bool) bool {
 // The caller holds making.
 func (g *engine) relieve(hit bool) {
 	if most := g.cfg.Cgroup.Tasks; most > 0 {
-		few := int(min(crowdSession, most/4)) // so many are no bomb
+		few := int(min(crowdSession, most/4)) // fewer are no bomb
 		g.makeRoom(leftovers, func() bool {
 			// A bomb's numbers may go up and down by the millisecond, and
 			// its processes end before they are read. Many different ones
@@ -131,7 +131,7 @@ func (g *engine) relieve(hit bool) {
 				case left == 0:
 					return true
 				case left >= few && int64(places) > most-most/8,
-					left >= few && hit && int64(left) >= most/4,
+					hit && int64(left) >= most/4,
 					len(seen) > before && int64(len(seen)) > most/2 && before > 0:
 					return false
 				case len(seen) == before, before == 0 && left < crowdSession:

@@ -74,7 +74,7 @@ func (r *Reader) list(opening, closing byte, item func()) {
 // Object reads an object. field is called for each key, and must read its value.
 func (r *Reader) Object(field func(key string)) {
 	r.list('{', '}', func() {
-		key := r.text8()
+		key := r.quoted()
 		r.must(':')
 		if !r.bad {
 			field(string(key))
@@ -85,8 +85,8 @@ func (r *Reader) Object(field func(key string)) {
 // Array reads an array. item is called for each value, and must read it.
 func (r *Reader) Array(item func()) { r.list('[', ']', item) }
 
-// text8 reads a string, as a part of the document.
-func (r *Reader) text8() []byte {
+// quoted reads a string, as a part of the document.
+func (r *Reader) quoted() []byte {
 	r.must('"')
 	for start := r.pos; !r.bad && r.pos < len(r.text); r.pos++ {
 		switch c := r.text[r.pos]; {
@@ -102,7 +102,7 @@ func (r *Reader) text8() []byte {
 }
 
 // Text reads a string.
-func (r *Reader) Text() string { return string(r.text8()) }
+func (r *Reader) Text() string { return string(r.quoted()) }
 
 // Int reads a whole number.
 func (r *Reader) Int() int64 {
@@ -174,7 +174,7 @@ func (r *Reader) skip() {
 	case '[':
 		r.Array(r.skip)
 	case '"':
-		r.text8()
+		r.quoted()
 	case 't', 'f':
 		r.Bool()
 	default:
