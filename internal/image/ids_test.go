@@ -1,7 +1,9 @@
 package image
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -31,6 +33,22 @@ func TestBeyond(t *testing.T) {
 		err := beyond("unpack", test.ids, test.err)
 		if string(sandbox.CodeOf(err)) != test.code || test.code != "" && !strings.Contains(err.Error(), test.hint) {
 			t.Errorf("%d ids, %v: %v", test.ids.IDs(), test.err, err)
+		}
+	}
+}
+
+// TestUnreached: what keeps a sandbox's ids out has a cure of its own; other errors stay what they are.
+func TestUnreached(t *testing.T) {
+	t.Parallel()
+	closed := &os.PathError{Op: "lstat", Path: "/home/me/images/new", Err: syscall.EACCES}
+	err := unreached("/home/me/images", closed)
+	var e *sandbox.Error
+	if !errors.As(err, &e) || e.Code != sandbox.CodePermissionDenied || !strings.Contains(e.Hint, "chgrp") || !strings.Contains(e.Hint, "/home/me/images") || !errors.Is(err, closed) {
+		t.Errorf("%#v", err)
+	}
+	for _, other := range []error{nil, syscall.ENOSPC} {
+		if got := unreached("/home/me/images", other); !errors.Is(got, other) || errors.As(got, &e) {
+			t.Errorf("%v: %v", other, got)
 		}
 	}
 }

@@ -18,16 +18,29 @@ import (
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
-// TestOtherBuild holds that a checkpoint that another runsc has made is refused with the reason and kept.
-func TestOtherBuild(t *testing.T) {
-	t.Parallel()
+// gvisorPlace gives what a driver for gVisor is made from, besides its settings, and the host's image.
+func gvisorPlace(t *testing.T) (runtimes, home string, guest driver.Guest, root image.Root) {
+	t.Helper()
 	if reason := needed(oci.GVisor); reason != "" {
 		t.Skip(reason)
 	}
-	dir, err := runtimesDir()
+	runtimes, err := runtimesDir()
 	if err != nil {
 		t.Fatal(err)
 	}
+	home = filepath.Join(t.TempDir(), "home")
+	root, _, err = image.Host(t.Context(), image.HostConfig{Dir: filepath.Join(filepath.Dir(home), "images")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runtimes, home, drivertest.GuestBinary(t), root
+}
+
+// TestOtherBuild holds that a checkpoint that another runsc has made is refused with the reason and kept.
+func TestOtherBuild(t *testing.T) {
+	t.Parallel()
+	dir, home, guest, root := gvisorPlace(t)
+	ctx := t.Context()
 	same, err := oci.FindGVisor(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +49,6 @@ func TestOtherBuild(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(other, filepath.Base(same.Path)), []byte("#!/bin/sh\necho runsc version release-of-tomorrow\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	home, guest, ctx := filepath.Join(t.TempDir(), "home"), drivertest.GuestBinary(t), t.Context()
 	open := func(runtimes string, platform oci.Platform) interface {
 		driver.Driver
 		driver.Checkpointer
@@ -47,10 +59,6 @@ func TestOtherBuild(t *testing.T) {
 		}
 		t.Cleanup(func() { d.Close() })
 		return d
-	}
-	root, _, err := image.Host(ctx, image.HostConfig{Dir: filepath.Join(filepath.Dir(home), "images")})
-	if err != nil {
-		t.Fatal(err)
 	}
 	d := open(dir, oci.Systrap)
 	if err := d.Create(ctx, driver.Spec{ID: "one", Image: root}); err != nil {

@@ -10,9 +10,7 @@ import (
 	"testing"
 
 	"github.com/tongs-dev/tongs/internal/driver"
-	"github.com/tongs-dev/tongs/internal/driver/drivertest"
 	"github.com/tongs-dev/tongs/internal/driver/oci"
-	"github.com/tongs-dev/tongs/internal/image"
 	"github.com/tongs-dev/tongs/sandbox"
 )
 
@@ -20,23 +18,13 @@ import (
 // of the guest's: the host doesn't go there.
 func TestSocketReplaced(t *testing.T) {
 	t.Parallel()
-	if reason := needed(oci.GVisor); reason != "" {
-		t.Skip(reason)
-	}
-	dir, err := runtimesDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	home, guest, ctx := filepath.Join(t.TempDir(), "home"), drivertest.GuestBinary(t), t.Context()
+	dir, home, guest, root := gvisorPlace(t)
+	ctx := t.Context()
 	d, err := oci.New(oci.Config{Home: home, Guest: &guest, Runtime: oci.GVisor, Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	root, _, err := image.Host(ctx, image.HostConfig{Dir: filepath.Join(filepath.Dir(home), "images")})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := d.Create(ctx, driver.Spec{ID: "one", Image: root, Root: true}); err != nil {
 		t.Fatal(err)
 	}
