@@ -133,6 +133,9 @@ func (w *world) prison(t *testing.T, user string, rooted, egress bool) *prison {
 	if egress {
 		spec.Network = driver.NetworkEgress
 	}
+	// Not while another pass has something mounted for a moment (later), which would be the new sandbox's too.
+	w.controls.mu.Lock()
+	defer w.controls.mu.Unlock()
 	w.b.create(t, spec)
 	return &prison{world: w, t: t, c: w.b.connect(t, id), user: user}
 }
