@@ -104,7 +104,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	}
 	defer null.Close()
 
-	late := &lateParts{d: d, r: r, lay: lay}
+	late := &lateParts{d: d, r: r, lay: lay, laid: make(chan struct{})}
 	defer late.close()
 	if d.groups != nil && d.groups.version() == 2 {
 		// The guest is born in its group, so that has to be there first.
@@ -130,13 +130,18 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	}
 
 	var p *process
-	var m *mounts
 	bornIn := late.group
 	ready := make(chan error, 1)
 	go func() { ready <- late.make() }()
+	var m *mounting
+	if !r.rootless() {
+		m = startMounting(r, dir, files, late.laid, func(all *mounts) error { return sendPlan(ctx, ours, r, dir, all, late.files(), places) })
+	}
 	var pid int
 	err = onThread(func() (err error) {
-		pid, err = spawn(program, given, bornIn, r)
+		if pid, err = spawn(program, given, bornIn, r); err == nil {
+			m.born(pid)
+		}
 		return err
 	})
 	theirs.Close() // so that ours ends when the guest's does
@@ -152,24 +157,26 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	if err == nil {
 		err = driver.Wrap("record guest", d.writeGuest(dir, p))
 	}
-	if err == nil && r.mapped() {
-		if lay == nil { // else everything is in its place
-			err = placesMapped(ctx, dir, r)
-		}
-	} else if err == nil {
-		err = onThread(func() (err error) {
-			m, err = d.mounts(r, dir, pid, files)
-			return err
-		})
+	if merr := m.finish(err == nil); err == nil {
+		err = merr
 	}
-	if m != nil {
-		defer m.close()
+	switch {
+	case err != nil:
+	case r.mapped() && lay == nil: // else everything is in its place
+		err = placesMapped(ctx, dir, r)
+	case r.rootless() && !r.mapped() && r.Copied:
+		err = prepare(filepath.Join(dir, rootDir), nil, r, files)
+	case r.rootless() && !r.mapped():
+		err = prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower, r, files)
 	}
 	if p == nil {
 		return err
 	}
+	if err == nil && r.rootless() {
+		err = sendPlan(ctx, ours, r, dir, nil, late.files(), places)
+	}
 	if err == nil {
-		err = release(ctx, ours, r, dir, m, late.files(), places)
+		err = awaitReady(ctx, ours)
 	}
 	if err != nil {
 		said := strings.TrimSpace(string(written(out)))
@@ -186,26 +193,6 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	d.watch.add(d.log, r.Spec.ID, d.dir(r.Spec.ID), p, out)
 	d.log.Debug("guest started", "sandbox", r.Spec.ID, "pid", p.pid)
 	return nil
-}
-
-// mounts prepares a sandbox's mounts for the guest that was started as pid; nil for a rootless one, which
-// makes its own. The calling thread is thrown away afterwards.
-func (d *Driver) mounts(r record, dir string, pid int, files []driver.File) (*mounts, error) {
-	if r.rootless() {
-		if r.Copied {
-			return nil, prepare(filepath.Join(dir, rootDir), nil, r, files)
-		}
-		return nil, prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower, r, files)
-	}
-	userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
-	if err != nil {
-		return nil, refusal("look at user namespace", makingNamespaces, err)
-	}
-	defer userns.Close()
-	if err := privateMounts(); err != nil {
-		return nil, refusal("make mount namespace", makingNamespaces, err)
-	}
-	return assemble(r, dir, int(userns.Fd()), files)
 }
 
 // bootDocument gives what the guest reads first, the descriptors that it is born with besides, and the
@@ -288,6 +275,7 @@ type lateParts struct {
 	d        *Driver
 	r        record
 	lay      func() error
+	laid     chan struct{} // closed once that is done; nil when nobody waits
 	group    *group
 	listener *os.File
 }
@@ -297,6 +285,9 @@ func (l *lateParts) make() error {
 		if err := l.lay(); err != nil {
 			return driver.Wrap("lay out sandbox", err)
 		}
+	}
+	if l.laid != nil {
+		close(l.laid)
 	}
 	if l.d.groups != nil && l.group == nil {
 		if err := l.makeGroup(); err != nil {
@@ -362,17 +353,8 @@ func (d *Driver) writeGuest(dir string, p *process) error {
 	return writeJSON(dir, guestFile, guestRecord{PID: p.pid, Start: start, Boot: b})
 }
 
-// release hands a guest its mounts and waits until it is ready.
-func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *mounts, late []*os.File, places []int) error {
-	ctx, cancel := within(ctx, bootTimeout)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	if err := c.SetDeadline(deadline); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-
+// sendPlan hands a guest its mounts, and lets it go on. m is nil where it makes its own.
+func sendPlan(ctx context.Context, c *net.UnixConn, r record, dir string, m *mounts, late []*os.File, places []int) error {
 	plan := boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, Egress: r.Spec.Network == driver.NetworkEgress, UID: userID, GID: userID, Root: r.Spec.Root, Late: places}
 	var fds []int
 	n := 0
@@ -399,11 +381,25 @@ func release(ctx context.Context, c *net.UnixConn, r record, dir string, m *moun
 	if err != nil {
 		return err
 	}
+	// It is the first message, and smaller than what waits in a socket: nobody has to read it for this to end.
 	if _, _, err := c.WriteMsgUnix(message, unix.UnixRights(fds...), nil); err != nil {
 		return ended(ctx, err)
 	}
+	return nil
+}
+
+// awaitReady waits until a guest that has its plan says that it is ready.
+func awaitReady(ctx context.Context, c *net.UnixConn) error {
+	ctx, cancel := within(ctx, bootTimeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	if err := c.SetDeadline(deadline); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
 	answer := make([]byte, 4096)
-	n, err = c.Read(answer)
+	n, err := c.Read(answer)
 	if err != nil || n == 0 {
 		return ended(ctx, err)
 	}

@@ -181,9 +181,9 @@ func deviceTree() (*os.File, error) {
 	return m, nil
 }
 
-// assemble prepares everything that a sandbox has mounted, and the places to mount it on. The calling
-// thread needs privateMounts. fresh is true for a sandbox that is being made.
-func assemble(r record, dir string, userns int, files []driver.File) (m *mounts, err error) {
+// hostParts gives what a sandbox has of the host's, which depends neither on its own files nor on its ids. The
+// calling thread needs privateMounts.
+func hostParts(r record) (m *mounts, err error) {
 	m = &mounts{}
 	defer func() {
 		if err != nil {
@@ -191,17 +191,6 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 			m = nil
 		}
 	}()
-	switch layers := r.Spec.Image.Lower; {
-	case r.Copied:
-		m.root, err = plain(dir)
-	case len(layers) > 1:
-		m.root, err = stack(dir, layers, userns)
-	default:
-		m.root, err = overlay(dir, layers[0], userns)
-	}
-	if err != nil {
-		return m, err
-	}
 	dev, err := deviceTree()
 	if err != nil {
 		return m, err
@@ -217,9 +206,6 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 		}
 		m.add(f, b.Target)
 	}
-	if err := prepare(fmt.Sprintf("/proc/thread-self/fd/%d", m.root.Fd()), nil, r, files); err != nil {
-		return m, err
-	}
 	for _, b := range r.Spec.Binds {
 		f, err := hostPart(b.Source, b.Writable)
 		if err != nil {
@@ -228,4 +214,116 @@ func assemble(r record, dir string, userns int, files []driver.File) (m *mounts,
 		m.add(f, b.Target)
 	}
 	return m, nil
+}
+
+// putRoot adds the root, with the files that are written into it and the places to mount the rest on. userns is the
+// sandbox's user namespace, whose ids are mapped. The calling thread needs privateMounts.
+func (m *mounts) putRoot(r record, dir string, userns int, files []driver.File) (err error) {
+	switch layers := r.Spec.Image.Lower; {
+	case r.Copied:
+		m.root, err = plain(dir)
+	case len(layers) > 1:
+		m.root, err = stack(dir, layers, userns)
+	default:
+		m.root, err = overlay(dir, layers[0], userns)
+	}
+	if err != nil {
+		return err
+	}
+	return prepare(fmt.Sprintf("/proc/thread-self/fd/%d", m.root.Fd()), nil, r, files)
+}
+
+// mounting prepares a sandbox's mounts on a thread of its own while the guest starts, and sends them to it. A nil
+// one is that of a sandbox that makes its own.
+type mounting struct {
+	pid  chan int      // of the guest, when its ids are mapped
+	give chan struct{} // closed when the guest may have its mounts
+	stop chan struct{} // closed when it never will
+	done <-chan error
+}
+
+// startMounting begins. laid is closed when dir is laid out.
+func startMounting(r record, dir string, files []driver.File, laid <-chan struct{}, send func(*mounts) error) *mounting {
+	m := &mounting{pid: make(chan int, 1), give: make(chan struct{}), stop: make(chan struct{})}
+	m.done = startThread(func() error {
+		if err := privateMounts(); err != nil {
+			return refusal("make mount namespace", makingNamespaces, err)
+		}
+		all, err := hostParts(r)
+		if err != nil {
+			return err
+		}
+		defer all.close()
+		select {
+		case <-laid:
+		case <-m.stop:
+			return nil
+		}
+		select {
+		case pid := <-m.pid:
+			userns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+			if err != nil {
+				return refusal("look at user namespace", makingNamespaces, err)
+			}
+			err = all.putRoot(r, dir, int(userns.Fd()), files)
+			userns.Close()
+			if err != nil {
+				return err
+			}
+		case <-m.stop:
+			return nil
+		}
+		select {
+		case <-m.give:
+			if err := send(all); err != nil {
+				return err
+			}
+			lookAhead(all.root)
+			return nil
+		case <-m.stop:
+			return nil
+		}
+	})
+	return m
+}
+
+// born says which process the guest is. Its ids are mapped.
+func (m *mounting) born(pid int) {
+	if m != nil {
+		m.pid <- pid
+	}
+}
+
+// finish waits for the end, and says whether the guest is to have its mounts.
+func (m *mounting) finish(give bool) error {
+	if m == nil {
+		return nil
+	}
+	if give {
+		close(m.give)
+	} else {
+		close(m.stop)
+	}
+	return <-m.done
+}
+
+// Names that are looked up ahead: the first of the root's directory, and what starting a program looks for.
+const aheadNames = 64
+
+var ahead = []string{"etc/ld.so.preload", "etc/ld.so.cache", "etc/passwd", "home/user/project"}
+
+// lookAhead looks up what the guest and the first command will look for. The names of a new overlay are known to nobody
+// yet, each takes a look into every layer, and here that is done while the guest is busy with something else.
+func lookAhead(root *os.File) {
+	fd, err := unix.Openat(int(root.Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return // what is wrong with it, the guest will say
+	}
+	f := os.NewFile(uintptr(fd), root.Name())
+	defer f.Close()
+	names, _ := f.Readdirnames(aheadNames)
+	for _, name := range append(names, ahead...) {
+		var st unix.Stat_t
+		_ = unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	}
 }

@@ -238,11 +238,12 @@ func (l *runtimeLaunch) run(userns int, null *os.File) (pid int, err error) {
 			return 0, driver.Wrap("show cgroups of version 2", err)
 		}
 	}
-	m, err := assemble(l.r, l.dir, userns, l.files)
-	if m != nil {
-		defer m.close()
-	}
+	m, err := hostParts(l.r)
 	if err != nil {
+		return 0, err
+	}
+	defer m.close()
+	if err := m.putRoot(l.r, l.dir, userns, l.files); err != nil {
 		return 0, err
 	}
 	if err := l.place(m); err != nil {
@@ -537,14 +538,6 @@ func (l *runtimeLaunch) adopt() (*process, error) {
 
 // releaseInside lets a guest go on and waits until it is ready.
 func releaseInside(ctx context.Context, c *net.UnixConn, r record, inside *boot.Inside) error {
-	ctx, cancel := within(ctx, bootTimeout)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	if err := c.SetDeadline(deadline); err != nil {
-		return err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
 	message, err := json.Marshal(boot.Plan{Hostname: r.Spec.Hostname, TmpBytes: r.Spec.Limits.TmpBytes, ShmBytes: shmBytes, Root: r.Spec.Root,
 		Egress: r.Spec.Network == driver.NetworkEgress, UID: userID, GID: userID, Inside: inside})
 	if err != nil {
@@ -553,12 +546,7 @@ func releaseInside(ctx context.Context, c *net.UnixConn, r record, inside *boot.
 	if _, err := c.Write(message); err != nil {
 		return ended(ctx, err)
 	}
-	answer := make([]byte, 4096)
-	n, err := c.Read(answer)
-	if err != nil || n == 0 {
-		return ended(ctx, err)
-	}
-	return bootError(boot.DecodeAnswer(answer[:n]))
+	return awaitReady(ctx, c)
 }
 
 // bootError gives what went wrong in package boot its code.

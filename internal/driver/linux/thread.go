@@ -13,7 +13,10 @@ import (
 // onThread runs f on an operating system thread of its own that ends with it, so that f may change what
 // belongs to a thread: its user ids, its mount namespace, its working directory, its keyring, its table
 // of descriptors.
-func onThread(f func() error) error {
+func onThread(f func() error) error { return <-startThread(f) }
+
+// startThread is onThread that doesn't wait for the end.
+func startThread(f func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with this goroutine
@@ -32,7 +35,7 @@ func onThread(f func() error) error {
 		runtime.UnlockOSThread()
 		done <- err
 	}()
-	return <-done
+	return done
 }
 
 // ownDescriptors gives the calling thread a table of descriptors of its own, in which each closes when a
