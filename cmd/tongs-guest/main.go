@@ -89,10 +89,11 @@ func run(fd int) error {
 		return err
 	}
 	if len(b.Setup) > 0 && string(b.Setup) != "null" {
-		if b.Guest.Cgroup.MeminfoFD, err = boot.Run(b.Setup); err != nil {
+		ready, err := boot.Run(b.Setup)
+		if err != nil {
 			return err
 		}
-		b.Guest.Restrict = boot.Fence(b.Guest.User.AlsoRoot)
+		b.Guest.Cgroup.MeminfoFD, b.Guest.Restrict = ready.MeminfoFD, ready.Restrict
 	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)

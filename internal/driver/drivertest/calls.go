@@ -38,6 +38,7 @@ var callEscapes = []escape{
 	{name: "set quotas", attempt: "perl -e 'syscall(%QUOTACTL%, 0x80000100, 0, 0, 0) == 0 or die $!'", says: denied, where: onHost, kernel: true},
 	{name: "set the clock", attempt: "perl -e '$t = pack q(qq), 1, 2000000000; syscall(%CLOCK_SETTIME%, 0, $t); $!{EINVAL} or die $!'", says: denied, control: "perl -e '$t = pack q(qq), 1, 2000000000; syscall(%CLOCK_SETTIME%, 0, $t); $!{EINVAL} or die $!'", where: onHost, root: true},
 	{name: "make all memory executable", attempt: "perl -e 'syscall(%PERSONALITY%, 0x0400000) >= 0 or die $!'", says: denied, where: onHost},
+	{name: "count as root again", attempt: "perl -e '(syscall(%PRCTL%, 27, 0, 0, 0, 0) & 0xc2) == 0xc2 and die q(locked)'", says: "locked", where: onHost, shared: true},
 	{name: "take descriptors out of a process", attempt: "perl -e '$f = syscall(%PIDFD_OPEN%, 0 + $$, 0); $f >= 0 or die $!; syscall(%PIDFD_GETFD%, $f, 0, 0) >= 0 or die $!'", says: denied, where: onHost, kernel: true},
 	{name: "type into the terminal", attempt: tiocsti, says: "status 1|not permitted", where: onHost, root: true, kernel: true},
 	{name: "run a program for 32 bits", attempt: "p=$(mktemp -p ~) && echo %ELF32% | base64 -d > $p && chmod +x $p && $p; r=$?; rm $p; exit $r", where: onHost, kernel: true},
@@ -55,7 +56,7 @@ var callNumbers = func() []string {
 		"FINIT_MODULE": unix.SYS_FINIT_MODULE, "KEXEC_LOAD": unix.SYS_KEXEC_LOAD, "REBOOT": unix.SYS_REBOOT, "SWAPON": unix.SYS_SWAPON,
 		"QUOTACTL": unix.SYS_QUOTACTL, "CLOCK_SETTIME": unix.SYS_CLOCK_SETTIME, "PERSONALITY": unix.SYS_PERSONALITY, "PIVOT_ROOT": unix.SYS_PIVOT_ROOT,
 		"NAME_TO_HANDLE": unix.SYS_NAME_TO_HANDLE_AT, "OPEN_BY_HANDLE": unix.SYS_OPEN_BY_HANDLE_AT, "SETXATTR": unix.SYS_SETXATTR, "PTRACE": unix.SYS_PTRACE,
-		"MLOCKALL": unix.SYS_MLOCKALL, "PIDFD_OPEN": unix.SYS_PIDFD_OPEN, "PIDFD_GETFD": unix.SYS_PIDFD_GETFD, "X32_GETPID": 1<<30 | unix.SYS_GETPID,
+		"MLOCKALL": unix.SYS_MLOCKALL, "PIDFD_OPEN": unix.SYS_PIDFD_OPEN, "PRCTL": unix.SYS_PRCTL, "PIDFD_GETFD": unix.SYS_PIDFD_GETFD, "X32_GETPID": 1<<30 | unix.SYS_GETPID,
 	} {
 		all = append(all, "%"+name+"%", fmt.Sprint(n))
 	}

@@ -67,7 +67,7 @@ func asUser(t *testing.T, user idmaptest.User, tests string, least int, env ...s
 	t.Logf("%d tests passed, %d were skipped", passed, strings.Count(out, "--- SKIP"))
 	if testing.Verbose() {
 		for line := range strings.Lines(out) {
-			if strings.Contains(line, "--- SKIP") {
+			if strings.Contains(line, "--- SKIP") || strings.Contains(line, " rows as ") {
 				t.Log(strings.TrimSpace(line))
 			}
 		}

@@ -44,7 +44,7 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(guestSlack), 0, 0, 0); err != nil {
 		return 0, os.NewSyscallError("prctl", err)
 	}
-	n := &newborn{clone: cloneArgs{
+	n := &newborn{bits: boot.SecureBits(r.Spec.Root), clone: cloneArgs{
 		flags: unix.CLONE_VM | unix.CLONE_VFORK |
 			unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
 		exitSignal: uint64(unix.SIGCHLD),

@@ -37,6 +37,7 @@ type newborn struct {
 	env   []*byte
 	root  *byte   // becomes the working directory,
 	proc  *byte   // and this the root, in which path is
+	bits  uintptr // its secure bits
 	errno uintptr // why there is no program
 	step  uintptr // the number of the call that failed
 }
@@ -134,6 +135,10 @@ func (n *newborn) live() {
 			n.step = unix.SYS_PRCTL
 			return
 		}
+	}
+	if n.errno = rawCall(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, n.bits, 0); n.errno != 0 {
+		n.step = unix.SYS_PRCTL
+		return
 	}
 	if n.errno = rawCall(unix.SYS_CHDIR, uintptr(unsafe.Pointer(n.root)), 0, 0); n.errno != 0 {
 		n.step = unix.SYS_CHDIR

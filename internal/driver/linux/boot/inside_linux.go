@@ -85,12 +85,6 @@ func inside(cfg Config, plan Plan) (meminfo int, err error) {
 			return 0, err
 		}
 	}
-	if err := dropPrivileges(true, plan.Root, in.OwnKernel); err != nil {
-		return 0, err
-	}
-	if err := loadFilter(cfg.Clone3); err != nil {
-		return 0, err
-	}
 	return meminfo, nil
 }
 

@@ -71,24 +71,10 @@ func landlocked(version int) (rights, scopes uint64) {
 	return rights, scopes
 }
 
-// Fence gives a function that puts the thread that calls it, and all that descends from it, into a domain of
-// Landlock; nil where the kernel has none. Both are called in the sandbox, after Run. rooted says that commands may
-// run as root.
-func Fence(rooted bool) func() error {
-	version := LandlockVersion()
-	if version < landlockRefer {
-		return nil
-	}
-	return func() error { // all of it, since the guest waits for the thread when it has something to start
-		enter, err := fence(version, "/", rooted)
-		if err != nil {
-			return err
-		}
-		return enter()
-	}
-}
-
-func fence(version int, root string, rooted bool) (func() error, error) {
+// fence gives a function that puts the thread that calls it, and all that descends from it, into a domain of
+// Landlock; nil where the kernel has none. root is the tree to which the rules apply, rooted says that commands may run
+// as root.
+func fence(version int, root string, rooted bool) (enter func() error, err error) {
 	const op = "prepare second fence"
 	if version < landlockRefer {
 		return nil, nil

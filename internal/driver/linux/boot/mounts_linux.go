@@ -21,7 +21,7 @@ var (
 	readOnly = []string{"proc/sys", "proc/bus", "proc/fs", "proc/irq"}
 )
 
-// enterRoot assembles the sandbox's tree and makes it the only one. meminfo is as of Run.
+// enterRoot assembles the sandbox's tree and makes it the only one. meminfo is as of Ready.
 func enterRoot(cfg Config, plan Plan, fds []int) (meminfo int, err error) {
 	root, mounts := fds[0], fds[1:]
 	old, err := unix.Open("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)

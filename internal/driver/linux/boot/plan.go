@@ -17,6 +17,16 @@ import (
 // itself otherwise.
 var Environ = []string{"GOMAXPROCS=1", "GOGC=40", "GOMEMLIMIT=256MiB"}
 
+// Ready is what Run gives to the process that it has made the first of a sandbox.
+type Ready struct {
+	// MeminfoFD is a descriptor of the file that shows as /proc/meminfo, open for writing, where Config asks for one; else 0.
+	MeminfoFD int
+
+	// Restrict puts the thread that calls it, and all that descends from it, into the fence of commands; nil where the kernel
+	// has none (LandlockVersion).
+	Restrict func() error
+}
+
 // Config is the part of the guest's boot document that is for this package.
 type Config struct {
 	// ChannelFD is an inherited unix socket of type SOCK_SEQPACKET.

@@ -28,6 +28,14 @@ const (
 	someRoot = secNoRoot<<1 | secNoAmbientRaise | secNoAmbientRaise<<1
 )
 
+// SecureBits are those of a guest, by whether its commands may run as root.
+func SecureBits(rooted bool) uintptr {
+	if rooted {
+		return someRoot
+	}
+	return noRoot
+}
+
 const (
 	secNoRoot         = 1 << 0
 	secNoAmbientRaise = 1 << 6
@@ -47,7 +55,7 @@ var (
 // root inside commands nobody else, and keeps nothing. rooted says that commands may run as root; ownKernel,
 // that the kernel is one without secure bits.
 func dropPrivileges(root, rooted, ownKernel bool) error {
-	bits := uintptr(noRoot)
+	bits := SecureBits(rooted)
 	switch {
 	case !root && rooted:
 		return fail("give commands a root", errors.New("there is one user id only"))
@@ -55,7 +63,7 @@ func dropPrivileges(root, rooted, ownKernel bool) error {
 		capData[0] = unix.CapUserData{}
 	case rooted:
 		// Permitted, so that a program started as root has them; not effective in the guest itself.
-		bits, capData[0].Permitted = someRoot, rootly
+		capData[0].Permitted = rootly
 	}
 	if nnp, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); err != nil || nnp != 1 {
 		return fail("check no_new_privs", errors.Join(errors.New("it is not set"), err))
@@ -68,7 +76,8 @@ func dropPrivileges(root, rooted, ownKernel bool) error {
 			return err
 		}
 	}
-	if !ownKernel {
+	// The driver may have started this process with them already: a call in all threads takes them from their work.
+	if have, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0); !ownKernel && (err != nil || uintptr(have) != bits) {
 		if err := allThreads("lock secure bits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, bits, 0); err != nil {
 			return err
 		}

@@ -7,10 +7,7 @@ import (
 	"errors"
 )
 
-// Fence needs Linux.
-func Fence(bool) func() error { return nil }
-
 // Run needs Linux.
-func Run(json.RawMessage) (int, error) {
-	return 0, errors.New("boot: only Linux has what a sandbox is made of")
+func Run(json.RawMessage) (Ready, error) {
+	return Ready{}, errors.New("boot: only Linux has what a sandbox is made of")
 }
