@@ -64,6 +64,8 @@ type child struct {
 type forker interface {
 	// run calls f, or says why there is no thread for it.
 	run(f func()) error
+	// begin makes that thread ready, if it isn't.
+	begin()
 	// failed is closed when there won't be one.
 	failed() <-chan struct{}
 	close()

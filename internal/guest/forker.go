@@ -3,6 +3,7 @@ package guest
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,6 +26,7 @@ func (plainForker) run(f func()) error {
 	f()
 	return nil
 }
+func (plainForker) begin()                  {}
 func (plainForker) failed() <-chan struct{} { return nil }
 func (plainForker) close()                  {}
 
@@ -34,20 +36,24 @@ func (plainForker) close()                  {}
 // children are born there, so nothing has to be moved: moving costs a grace
 // period, and leaves a moment in which a command is without limits.
 type threadForker struct {
+	tasks    []int // descriptors of the groups' files, closed when the thread is ready
+	restrict func() error
+
+	once sync.Once
 	work chan func()
 	done chan struct{} // closed when the thread has ended, by close or
 	err  error         // because of this
 }
 
-// newThreadForker begins to make the thread ready, and closes the descriptors when
-// it is. The first that shall be forked waits for it.
 func newThreadForker(tasks []int, restrict func() error) *threadForker {
-	t := &threadForker{work: make(chan func()), done: make(chan struct{})}
-	go t.loop(tasks, restrict)
-	return t
+	return &threadForker{tasks: tasks, restrict: restrict, work: make(chan func()), done: make(chan struct{})}
 }
 
-func (t *threadForker) loop(tasks []int, restrict func() error) {
+// begin makes the thread ready. The first that shall be forked does so, in the guest's first milliseconds: to change
+// to another thread takes as long there as what this one has to do.
+func (t *threadForker) begin() { t.once.Do(func() { go t.loop() }) }
+
+func (t *threadForker) loop() {
 	// Never unlocked: the thread ends with the goroutine, since no other one
 	// may run in these groups.
 	runtime.LockOSThread()
@@ -59,18 +65,18 @@ func (t *threadForker) loop(tasks []int, restrict func() error) {
 		go func() {
 			runtime.LockOSThread()
 			close(held)
-			t.serve(tasks, restrict)
+			t.serve()
 		}()
 		<-held
 		runtime.UnlockOSThread()
 		return
 	}
-	t.serve(tasks, restrict)
+	t.serve()
 }
 
-func (t *threadForker) serve(tasks []int, restrict func() error) {
+func (t *threadForker) serve() {
 	defer close(t.done)
-	for _, fd := range tasks {
+	for _, fd := range t.tasks {
 		// "0" is the writing thread.
 		_, err := unix.Write(fd, []byte("0"))
 		unix.Close(fd)
@@ -78,8 +84,8 @@ func (t *threadForker) serve(tasks []int, restrict func() error) {
 			t.err = fmt.Errorf("guest: enter the commands' control group: %w", err)
 		}
 	}
-	if restrict != nil && t.err == nil {
-		if err := restrict(); err != nil {
+	if t.restrict != nil && t.err == nil {
+		if err := t.restrict(); err != nil {
 			t.err = fmt.Errorf("guest: restrict commands: %w", err)
 		}
 	}
@@ -93,6 +99,7 @@ func (t *threadForker) serve(tasks []int, restrict func() error) {
 }
 
 func (t *threadForker) run(f func()) error {
+	t.begin()
 	done := make(chan struct{})
 	select {
 	case t.work <- func() { f(); close(done) }:
@@ -107,5 +114,6 @@ func (t *threadForker) failed() <-chan struct{} { return t.done }
 
 func (t *threadForker) close() {
 	close(t.work)
+	t.begin() // or it would never end
 	<-t.done
 }

@@ -43,7 +43,7 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if !isID(cfg.Incarnation) {
 		return fmt.Errorf("guest: config: incarnation %q is not 1 to 128 of A-Z a-z 0-9 . _ : -", cfg.Incarnation)
 	}
-	cfg.limitConnections(log)
+	lowered := cfg.limitConnections()
 	ln, err := listener(cfg.ListenerFD)
 	if err != nil {
 		return err
@@ -105,6 +105,10 @@ func Run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	if err := s.engine.watchFull(); err != nil {
 		log.Warn("a fork bomb may be seen late: no word comes of a full control group", "error", err.Error())
+	}
+	fk.begin()
+	if lowered != nil {
+		lowered(log)
 	}
 	log.Info("the guest serves", "incarnation", cfg.Incarnation, "pid", os.Getpid(), "project", cfg.Project, "cgroup", cfg.Cgroup.Version)
 	var failure error

@@ -138,8 +138,17 @@ func newBox(t testing.TB, change ...func(*guest.Config)) *box {
 	return b
 }
 
+// firstExtraFD is the number that the first of a guest's further files has.
+const firstExtraFD = 5
+
 // launch starts a guest without connecting to it.
 func launch(t testing.TB, change ...func(*guest.Config)) *box {
+	t.Helper()
+	return launchWith(t, nil, change...)
+}
+
+// launchWith is launch of a guest that has further files.
+func launchWith(t testing.TB, extra []*os.File, change ...func(*guest.Config)) *box {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "tg")
 	if err != nil {
@@ -166,6 +175,7 @@ func launch(t testing.TB, change ...func(*guest.Config)) *box {
 	}
 	b.cmd = exec.Command(exe)
 	b.cmd.Env = append(os.Environ(), playGuest+"=1", "SECRET=not for commands")
+	b.cmd.ExtraFiles = extra
 	b.run(cfg)
 	return b
 }
@@ -198,7 +208,7 @@ func (b *box) run(cfg guest.Config) {
 	}
 	w.Close()
 	defer r.Close()
-	b.cmd.ExtraFiles = []*os.File{lf, r}
+	b.cmd.ExtraFiles = append([]*os.File{lf, r}, b.cmd.ExtraFiles...)
 	b.cmd.Stdout, b.cmd.Stderr = b.stderr, b.stderr
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -99,16 +99,19 @@ const connFDs = 6
 
 // limitConnections lowers the limit on connections to what the process has
 // descriptors for. The runtime has raised the soft limit to the hard one, and
-// gives commands the old one.
-func (c *Config) limitConnections(log *slog.Logger) {
+// gives commands the old one. The function that it gives says so in the log; nil when nothing was lowered.
+func (c *Config) limitConnections() (say func(*slog.Logger)) {
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil {
-		return
+		return nil
 	}
-	fit := (lim.Cur - min(ownFDs, lim.Cur/2)) / connFDs
-	if fit < uint64(c.Limits.Connections) {
-		log.Warn("few connections can be open: the limit on descriptors is low", "connections", fit, "descriptors", lim.Cur, "wanted", c.Limits.Connections)
-		c.Limits.Connections = int(fit)
+	fit, wanted := (lim.Cur-min(ownFDs, lim.Cur/2))/connFDs, c.Limits.Connections
+	if fit >= uint64(wanted) {
+		return nil
+	}
+	c.Limits.Connections = int(fit)
+	return func(log *slog.Logger) {
+		log.Warn("few connections can be open: the limit on descriptors is low", "connections", fit, "descriptors", lim.Cur, "wanted", wanted)
 	}
 }
 
