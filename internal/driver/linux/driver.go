@@ -88,6 +88,8 @@ type Driver struct {
 
 	layers atomic.Pointer[error] // why an overlay on an idmapped image isn't possible, once that was found
 
+	lobby lobby
+
 	locks keyedLocks
 	watch watcher
 }
@@ -172,6 +174,7 @@ func (d *Driver) Name() string { return cmp.Or(d.cfg.Default, Name) }
 func (d *Driver) Close() error {
 	d.watch.close()
 	d.quotas.close()
+	d.lobby.close()
 	if d.storage != nil {
 		d.storage.close()
 	}

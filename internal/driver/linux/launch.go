@@ -103,6 +103,10 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 		return driver.Wrap(op, err)
 	}
 	defer null.Close()
+	var lobby *os.File
+	if !r.rootless() { // else the guest mounts what is the host's
+		lobby = d.lobby.open(d.log)
+	}
 
 	late := &lateParts{d: d, r: r, lay: lay, laid: make(chan struct{})}
 	defer late.close()
@@ -139,7 +143,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 	}
 	var pid int
 	err = onThread(func() (err error) {
-		if pid, err = spawn(program, given, bornIn, r); err == nil {
+		if pid, err = spawn(program, given, bornIn, r, lobby); err == nil {
 			m.born(pid)
 		}
 		return err

@@ -17,8 +17,8 @@ import (
 
 // spawn starts a guest with these files from the calling thread, which is thrown away afterwards: it has
 // rights, a keyring and a table of descriptors of its own then. The new process has all namespaces of
-// its own and waits on its channel.
-func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err error) {
+// its own and waits on its channel. lobby is nil where there is none.
+func spawn(program *memfd, files []*os.File, g *group, r record, lobby *os.File) (pid int, err error) {
 	if err := ownDescriptors(); err != nil {
 		return 0, driver.Wrap("keep this process's descriptors", err)
 	}
@@ -32,6 +32,11 @@ func spawn(program *memfd, files []*os.File, g *group, r record) (pid int, err e
 	if !r.rootless() {
 		if err := becomeOwner(r.Base); err != nil {
 			return 0, refusal("become owner of the user namespace", makingNamespaces, err)
+		}
+	}
+	if lobby != nil {
+		if err := enterLobby(lobby); err != nil {
+			return 0, refusal("enter the mount namespace that guests begin with", makingNamespaces, err)
 		}
 	}
 	// Nothing that descends from this thread gains privileges by running a program, the guest included.

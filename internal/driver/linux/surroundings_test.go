@@ -63,6 +63,7 @@ var places = []place{
 		finding: "user ids", why: "40000 in each sandbox, on the host 2000000000-2000039998, 2000039999;", cure: "usermod --add-subuids"},
 	{name: "MaskedProc", user: bob, before: mask, finding: "sandbox", why: "masked (/proc/timer_list)", cure: "systempaths=unconfined"},
 	{name: "MaskedProcWithRanges", user: idmaptest.Alice, before: mask, finding: "sandbox", why: "masked (/proc/timer_list)", cure: "systempaths=unconfined"},
+	{name: "MaskedProcOfRoot", user: root, before: mask, works: true, finding: "sandbox", why: "one was made"},
 	{name: "Filter", user: bob, inside: refuseUserNamespaces, finding: "sandbox", why: "a filter of system calls", cure: "seccomp=unconfined"},
 	{name: "Chroot", user: bob, before: chroot, finding: "rights", why: "chroot", cure: "run tongs outside of it"},
 	{name: "RootWithoutRights", user: root, before: func(string) error { return unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0) }, finding: "rights", why: "without CAP_SYS_ADMIN", cure: "docker run --privileged"},

@@ -63,20 +63,25 @@ func enterRoot(cfg Config, plan Plan, fds []int) (meminfo int, err error) {
 			return 0, err
 		}
 	}
-	// The old root ends up mounted on the new one, and is detached with all that is below it.
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return 0, fail("change root", err)
+	return meminfo, LeaveRoot(old)
+}
+
+// LeaveRoot makes the working directory, which must be a mount, the root of this mount namespace instead of old, the
+// present one, which is detached with all that is below it.
+func LeaveRoot(old int) error {
+	if err := unix.PivotRoot(".", "."); err != nil { // the old one ends up mounted on the new one
+		return fail("change root", err)
 	}
 	if err := unix.Fchdir(old); err != nil {
-		return 0, fail("go to old root", err)
+		return fail("go to old root", err)
 	}
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return 0, fail("let go of the host's files", err)
+		return fail("let go of the old root's files", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
-		return 0, fail("enter new root", err)
+		return fail("enter new root", err)
 	}
-	return meminfo, nil
+	return nil
 }
 
 // Attach puts a mount at a place below root. No link is followed on the way: when a sandbox is started
