@@ -41,7 +41,11 @@ func TestApt(t *testing.T) {
 		if _, err := exec.LookPath("mmdebstrap"); err != nil {
 			t.Skip("there is no mmdebstrap to make a root file system with; or name one: " + debianEnv)
 		}
-		archive = filepath.Join(t.TempDir(), "debian.tar")
+		dir, err := os.MkdirTemp("", "tongs-debian-")
+		must(t, err)
+		t.Cleanup(func() { os.RemoveAll(dir) })
+		must(t, os.Chmod(dir, 0o755)) // the ordinary user reads it too
+		archive = filepath.Join(dir, "debian.tar")
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
 		if out, err := exec.CommandContext(ctx, "mmdebstrap", "--quiet", "--variant=minbase", "bookworm", archive).CombinedOutput(); err != nil {
