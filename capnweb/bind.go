@@ -133,19 +133,12 @@ func (m *binding) call(r Ref, in []reflect.Value) []reflect.Value {
 		}
 		args = append(args, v.Interface())
 	}
-	var p *Promise
-	switch {
-	case m.get:
-		p = r.Get(m.name)
-	case m.promise:
-		p = r.Call(m.name, args...)
-	default:
-		p = r.reference().callQuietly(ctx, m.name, args)
-	}
 	if m.promise {
-		return []reflect.Value{reflect.ValueOf(p)}
+		if m.get {
+			return []reflect.Value{reflect.ValueOf(r.Get(m.name))}
+		}
+		return []reflect.Value{reflect.ValueOf(r.Call(m.name, args...))}
 	}
-	defer p.Close()
 	var result reflect.Value // a pointer
 	var out any
 	if m.result != nil {
@@ -153,13 +146,26 @@ func (m *binding) call(r Ref, in []reflect.Value) []reflect.Value {
 		out = result.Interface()
 	}
 	err := reflect.New(errorType).Elem()
-	if e := p.Await(ctx, out); e != nil {
+	if e := m.await(ctx, r, args, out); e != nil {
 		err.Set(reflect.ValueOf(e))
 	}
 	if m.result != nil {
 		return []reflect.Value{result.Elem(), err}
 	}
 	return []reflect.Value{err}
+}
+
+func (m *binding) await(ctx context.Context, r Ref, args []any, out any) error {
+	if m.get {
+		p := r.Get(m.name)
+		defer p.Close()
+		return p.Await(ctx, out)
+	}
+	p, err := r.reference().callAndWait(ctx, m.name, args)
+	if err != nil {
+		return err
+	}
+	return p.deliver(out)
 }
 
 // untransportable names the type within t that no message can carry.

@@ -105,4 +105,8 @@
 // Everything that a peer can make a session hold is bounded by [Limits]. Reading never waits for
 // handlers or for writing. A caller waits when too much of its own is queued; a peer
 // that asks for more than it reads loses the session.
+//
+// A session over a socket that gives its peer nothing to call is read by its own callers while they call one at a time.
+// Between two calls nobody reads it then, for up to 8 ms: so much later it is noticed that the peer has
+// gone, unless somebody calls [Session.Done].
 package capnweb

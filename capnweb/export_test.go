@@ -48,3 +48,13 @@ func (f *Flow) Fail(t Token)                { f.f.onError(t) }
 func (f *Flow) Window() float64             { return f.f.window }
 func (f *Flow) InFlight() float64           { return f.f.inFlight }
 func (f *Flow) Startup() bool               { return f.f.startup }
+
+// NobodyReads reports whether the session is left to its next caller.
+func NobodyReads(s *Session) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.turns.who == nobodyReads
+}
+
+// RestTime is how long a session is left at least.
+const RestTime = restTime

@@ -416,6 +416,7 @@ func (s *Session) stream(e *importEntry, method string, args *payload, done func
 	}}}
 	s.nextOut++
 	s.imports[r.id] = r
+	s.expect(r)
 	s.out.kickers++
 	s.commit(enc)
 	s.mu.Unlock()

@@ -13,6 +13,8 @@ type importEntry struct {
 	stream    bool // of a stream message: the peer releases it by itself
 	permanent bool // the main object: its local holders are not counted
 	pulled    bool
+	expected  bool  // the peer will settle it
+	called    bool  // somebody has called and waits, and nobody else knows of it
 	dead      error // why it is unusable, other than by resolving
 	waiters   []waiter
 	watchers  watchers
@@ -97,7 +99,7 @@ func (e *importEntry) close() {
 
 // release forgets e and tells the peer; the session is locked.
 func (s *Session) release(e *importEntry) {
-	delete(s.imports, e.id)
+	s.forget(e)
 	b := append(s.out.buf, `["release",`...)
 	b = strconv.AppendInt(b, e.id, 10)
 	b = append(b, ',')
@@ -138,6 +140,7 @@ func (e *importEntry) pull(b budget, f func(*payload, error)) {
 // sendPull asks for the result of e; the session is locked.
 func (s *Session) sendPull(e *importEntry) {
 	e.pulled = true
+	s.expect(e)
 	if e.id <= 0 {
 		return
 	}
@@ -160,8 +163,13 @@ func (e *importEntry) settle(h hook) {
 		return
 	}
 	e.res.set(h)
+	if e.called && s.turns.expected == 1 {
+		s.turns.alone++
+	} else {
+		s.turns.alone = 0
+	}
 	if e.stream {
-		delete(s.imports, e.id)
+		s.forget(e)
 	} else {
 		s.release(e)
 	}

@@ -33,14 +33,16 @@ type outbox struct {
 	kickers int  // how many will call kick soon
 	closed  bool
 	timer   *time.Timer
-	armed   bool
+	armed   arming
 }
 
 const (
 	// keepBuffer is the capacity above which a buffer is not kept after a burst.
 	keepBuffer = bufpool.Keep
 	// lazyDelay is how long a message may wait for company when nobody waits for it.
-	lazyDelay = 200 * time.Microsecond
+	lazyDelay = 5 * time.Millisecond
+	// companyDelay is how long one that somebody waits for may, when others are about to follow.
+	companyDelay = 200 * time.Microsecond
 	// inlineBytes is how much is written without the writing goroutine.
 	inlineBytes = 128 << 10
 )
@@ -79,16 +81,29 @@ func (o *outbox) commit(lazy bool) {
 	}
 }
 
-// arm makes sure that lazy messages are written in the end.
+// arming is what a timer was set to.
+type arming uint8
+
+const (
+	unarmed arming = iota
+	armedLazily
+	armedForCompany
+)
+
+// arm makes sure that what waits is written in the end.
 func (o *outbox) arm() {
-	if o.armed || o.closed {
+	want, delay := armedLazily, lazyDelay
+	if o.urgent {
+		want, delay = armedForCompany, companyDelay
+	}
+	if o.armed >= want || o.closed {
 		return
 	}
-	o.armed = true
+	o.armed = want
 	if o.timer == nil {
-		o.timer = time.AfterFunc(lazyDelay, func() {
+		o.timer = time.AfterFunc(delay, func() {
 			o.mu.Lock()
-			o.armed = false
+			o.armed = unarmed
 			if len(o.ends) > 0 && !o.busy {
 				o.wake.Signal()
 			}
@@ -96,7 +111,7 @@ func (o *outbox) arm() {
 		})
 		return
 	}
-	o.timer.Reset(lazyDelay)
+	o.timer.Reset(delay)
 }
 
 func (o *outbox) close() {
@@ -207,6 +222,9 @@ const lastWords = 250 * time.Millisecond
 func (s *Session) writeFailed(err error) {
 	t := time.NewTimer(lastWords)
 	defer t.Stop()
+	s.mu.Lock()
+	s.attend()
+	s.mu.Unlock()
 	select {
 	case <-s.ctx.Done():
 	case <-t.C:

@@ -26,13 +26,9 @@ func (s *Session) read() error {
 				return errHandedOver
 			}
 		}
-		msg, err := s.t.ReadMessage()
+		msg, err := s.next(more)
 		if err != nil {
-			var fault *Error
-			if isLimit(err) || errors.As(err, &fault) {
-				return err // the peer's fault, of which it is told
-			}
-			return &transportError{err}
+			return err
 		}
 		if o := s.opts.observer; o != nil {
 			o.Message(s, false, msg)
@@ -52,6 +48,29 @@ func (s *Session) read() error {
 			return s.Err()
 		}
 	}
+}
+
+// next waits for a message. With more, there is one.
+func (s *Session) next(more bool) ([]byte, error) {
+	if !more {
+		if l := s.rest(); l.msg != nil || l.err != nil {
+			return l.msg, l.err
+		}
+	}
+	msg, err := s.t.ReadMessage()
+	if err != nil {
+		return nil, readError(err)
+	}
+	return msg, nil
+}
+
+// readError is what it means for the session that no message could be read.
+func readError(err error) error {
+	var fault *Error
+	if isLimit(err) || errors.As(err, &fault) {
+		return err // the peer's fault, of which it is told
+	}
+	return &transportError{err}
 }
 
 // peerAbort is the reason that the peer gave for ending the session.
@@ -431,5 +450,8 @@ func (s *Session) introduce(id int64, promise bool) (hook, error) {
 	}
 	e := &importEntry{s: s, id: id, refs: 1, remote: 1, promise: promise, pulled: promise}
 	s.imports[id] = e
+	if promise {
+		s.expect(e)
+	}
 	return e, nil
 }

@@ -43,6 +43,7 @@ type Session struct {
 
 	writerDone chan struct{}
 	inline     inline
+	turns      turns
 	in         document // of the reading goroutine
 }
 
@@ -79,6 +80,7 @@ func NewSession(t Transport, main any, opts ...Option) *Session {
 	s.idle = sync.NewCond(&s.mu)
 	s.out.init(&s.mu)
 	s.try, _ = t.(TryWriter)
+	s.turns.init(s, main)
 
 	h := hook(errorHook{errNoMain})
 	if main != nil {
@@ -154,7 +156,12 @@ func (s *Session) closeReason() error {
 }
 
 // Done is closed when the session is over and its goroutines have ended.
-func (s *Session) Done() <-chan struct{} { return s.done }
+func (s *Session) Done() <-chan struct{} {
+	s.mu.Lock()
+	s.attend() // somebody wants to know
+	s.mu.Unlock()
+	return s.done
+}
 
 // Err is nil while the session lives, and afterwards says why it ended. It matches
 // [ErrDisconnected].
@@ -239,6 +246,7 @@ func (s *Session) fail(reason error, tell bool) bool {
 	}
 	s.err = err
 	s.out.close()
+	s.attend()
 	imports, exports := s.imports, s.exports
 	s.imports, s.exports = map[int64]*importEntry{}, map[int64]*export{}
 	ws := s.watch.takeAll()
@@ -274,6 +282,7 @@ func (s *Session) export(h hook) (int64, error) {
 	id := s.nextNeg
 	s.nextNeg--
 	s.exports[id] = &export{h: h, refs: 1}
+	s.attend()
 	return id, nil
 }
 

@@ -88,23 +88,30 @@ func newStub(h hook) *Stub {
 	return s
 }
 
-// callQuietly is call, for a caller who awaits the result next: the session need
-// not be woken for the call alone.
-func (r *ref) callQuietly(ctx context.Context, method string, args []any) *Promise {
+// callAndWait calls a method and waits for its result. The call and the request for its result are
+// written together.
+func (r *ref) callAndWait(ctx context.Context, method string, args []any) (*payload, error) {
 	h, err := r.current()
 	if err != nil {
-		return newPromise(errorHook{err})
+		return nil, err
 	}
 	e, ok := final(h).(*importEntry)
 	if !ok {
-		return r.call(ctx, r.join(method), args)
+		p := r.call(ctx, r.join(method), args)
+		defer p.close()
+		return p.wait(ctx)
 	}
 	if err := e.s.waitForRoom(ctx); err != nil {
-		return newPromise(errorHook{err})
+		return nil, err
 	}
 	e.s.expectKick()
-	defer e.s.kickLater()
-	return r.call(ctx, r.join(method), args)
+	p := r.call(ctx, r.join(method), args)
+	defer p.close()
+	if x, ok := p.h.(*importEntry); ok && x.s == e.s && ctx.Err() == nil {
+		return x.answer(ctx)
+	}
+	e.s.kickLater()
+	return p.wait(ctx)
 }
 
 // call begins a call below r.
@@ -356,14 +363,42 @@ func (r *ref) wait(ctx context.Context) (*payload, error) {
 	if e != nil {
 		e.s.kickSoon()
 	}
+	return w.wait(ctx, nil)
+}
+
+// answer pulls the result of a call that was made just now, after an expectKick, and that nobody else knows.
+func (e *importEntry) answer(ctx context.Context) (*payload, error) {
+	w := &waiting{ch: make(chan outcome, 1)}
+	s := e.s
+	ours := s.takeTurn(e)
+	e.pull(newBudget(), w.take)
+	if ours || s.lonely() {
+		s.kick(true, false)
+	} else {
+		s.kickSoon()
+	}
+	if !ours {
+		return w.wait(ctx, nil)
+	}
+	return w.wait(ctx, e)
+}
+
+// wait waits for the outcome. If e is not nil, it is the caller's turn to read, and e what it waits for.
+func (w *waiting) wait(ctx context.Context, e *importEntry) (*payload, error) {
 	select {
 	case o := <-w.ch:
+		if e != nil {
+			e.s.giveUpTurn()
+		}
 		return o.p, o.err
 	default:
 	}
 	// While a handler waits for something, its target takes the next call.
 	if c := FromContext(ctx); c != nil {
 		c.unblock()
+	}
+	if e != nil {
+		e.s.readAnswer(ctx, e)
 	}
 	select {
 	case o := <-w.ch:
@@ -392,5 +427,10 @@ func Await[T any](ctx context.Context, r Ref) (T, error) {
 // Call calls a method and waits for its result. When ctx ends first, the call is
 // given up: its result will be dropped, but it is not undone or stopped.
 func Call[T any](ctx context.Context, r Ref, method string, args ...any) (T, error) {
-	return Await[T](ctx, r.reference().callQuietly(ctx, method, args))
+	var out T
+	p, err := r.reference().callAndWait(ctx, method, args)
+	if err == nil {
+		err = p.deliver(&out)
+	}
+	return out, err
 }

@@ -5,11 +5,12 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 )
 
 // Transport carries messages, in order and without loss. A message is one JSON
-// text, in which there is no newline. A session reads from one goroutine and writes
-// from one other.
+// text, in which there is no newline. A session reads from one goroutine at a time and
+// writes from one other.
 type Transport interface {
 	// ReadMessage returns the next message. The slice is only valid until the next
 	// call. At the end of the connection it returns an error, io.EOF for a clean end.
@@ -58,6 +59,7 @@ func isLimit(err error) bool { return errors.Is(err, ErrLimit) }
 // streamTransport frames messages by newlines.
 type streamTransport struct {
 	rwc   io.ReadWriteCloser
+	in    io.Reader
 	limit int
 	buf   []byte
 	r, w  int // unread part of buf
@@ -73,9 +75,13 @@ func NewStreamTransport(rwc io.ReadWriteCloser, maxMessage int) Transport {
 	if maxMessage <= 0 {
 		maxMessage = defaultLimits.MaxMessageBytes
 	}
-	t := &streamTransport{rwc: rwc, limit: maxMessage}
-	if w := NewNonBlockingWriter(rwc); w != nil {
-		return &tryStreamTransport{streamTransport: t, w: w}
+	t := &streamTransport{rwc: rwc, in: rwc, limit: maxMessage}
+	if r := NewSocketReader(rwc); r != nil {
+		t.in = r
+	}
+	w := NewNonBlockingWriter(rwc)
+	if d, ok := rwc.(deadliner); ok && w != nil {
+		return &tryStreamTransport{streamTransport: t, w: w, reading: d}
 	}
 	return t
 }
@@ -83,10 +89,13 @@ func NewStreamTransport(rwc io.ReadWriteCloser, maxMessage int) Transport {
 // tryStreamTransport is a streamTransport over a network connection.
 type tryStreamTransport struct {
 	*streamTransport
-	w    *NonBlockingWriter
-	join []byte
-	rest []byte
+	w       *NonBlockingWriter
+	reading deadliner
+	join    []byte
+	rest    []byte
 }
+
+type deadliner interface{ SetReadDeadline(time.Time) error }
 
 // TryWriteMessages implements TryWriter.
 func (t *tryStreamTransport) TryWriteMessages(msgs [][]byte) (bool, error) {
@@ -129,6 +138,10 @@ func (t *tryStreamTransport) Buffered() bool {
 	return bytes.IndexByte(t.buf[t.r:t.streamTransport.w], '\n') >= 0
 }
 
+func (t *tryStreamTransport) interruptRead() error { return t.reading.SetReadDeadline(time.Unix(1, 0)) }
+
+func (t *tryStreamTransport) resumeRead() error { return t.reading.SetReadDeadline(time.Time{}) }
+
 func (t *streamTransport) ReadMessage() ([]byte, error) {
 	if cap(t.buf) > keepBuffer && t.r == t.w {
 		t.buf = nil
@@ -160,7 +173,7 @@ func (t *streamTransport) ReadMessage() ([]byte, error) {
 		if t.w == len(t.buf) {
 			t.buf = append(t.buf, make([]byte, len(t.buf))...)
 		}
-		n, err := t.rwc.Read(t.buf[t.w:])
+		n, err := t.in.Read(t.buf[t.w:])
 		t.w += n
 		if err != nil && n == 0 {
 			if errors.Is(err, io.EOF) && t.w > t.r {

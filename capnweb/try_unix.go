@@ -4,8 +4,16 @@ package capnweb
 
 import (
 	"errors"
+	"io"
+	"net"
+	"os"
 	"syscall"
+	"unsafe"
 )
+
+// The calls of this file cannot wait: the Go runtime leaves its sockets in the mode for that. So they are made without
+// telling the runtime, which would wake the thread that watches for calls that do, each time in a process
+// that has been idle. That takes longer than the call.
 
 // NonBlockingWriter writes to a connection what its buffers take at once.
 type NonBlockingWriter struct {
@@ -37,8 +45,14 @@ func NewNonBlockingWriter(conn any) *NonBlockingWriter {
 
 func (w *NonBlockingWriter) attempt(fd uintptr) bool {
 	for {
-		w.n, w.err = syscall.Write(int(fd), w.buf)
-		if w.err != syscall.EINTR {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(w.buf))), uintptr(len(w.buf)))
+		switch errno {
+		case 0:
+			w.n, w.err = int(n), nil
+			return true
+		case syscall.EINTR:
+		default:
+			w.n, w.err = 0, errno
 			return true
 		}
 	}
@@ -59,4 +73,69 @@ func (w *NonBlockingWriter) TryWrite(b []byte) (int, error) {
 		return 0, w.err
 	}
 	return w.n, nil
+}
+
+// SocketReader reads from a socket.
+type SocketReader struct {
+	rc  syscall.RawConn
+	buf []byte
+	n   int
+	err syscall.Errno
+	f   func(fd uintptr) bool
+}
+
+// NewSocketReader returns a reader of conn, which must be a *net.UnixConn or a *net.TCPConn; of
+// another one it returns nil. It honours the deadlines of conn, and its Close.
+func NewSocketReader(conn any) *SocketReader {
+	var rc syscall.RawConn
+	var err error
+	switch c := conn.(type) {
+	case *net.UnixConn:
+		rc, err = c.SyscallConn()
+	case *net.TCPConn:
+		rc, err = c.SyscallConn()
+	default:
+		return nil
+	}
+	if err != nil {
+		return nil
+	}
+	r := &SocketReader{rc: rc}
+	r.f = r.attempt
+	return r
+}
+
+func (r *SocketReader) attempt(fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(r.buf))), uintptr(len(r.buf)))
+		switch errno {
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		case 0:
+			r.n = int(n)
+		}
+		r.err = errno
+		return true
+	}
+}
+
+// Read implements io.Reader. It must not be called concurrently with itself.
+func (r *SocketReader) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	r.buf = b
+	err := r.rc.Read(r.f)
+	r.buf = nil
+	switch {
+	case err != nil:
+		return 0, err
+	case r.err != 0:
+		return 0, os.NewSyscallError("read", r.err)
+	case r.n == 0:
+		return 0, io.EOF
+	}
+	return r.n, nil
 }

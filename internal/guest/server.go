@@ -186,7 +186,7 @@ func (s *server) serve(c *net.UnixConn) {
 
 // session serves one RPC session until it ends.
 func (s *server) session(c *net.UnixConn) {
-	sess := capnweb.NewSession(capnweb.NewStreamTransport(&patientConn{c, s.patience}, sandbox.MaxMessageBytes), mainClass.New(&rpcMain{s}), capnweb.WithLimits(sandbox.SessionLimits))
+	sess := capnweb.NewSession(capnweb.NewStreamTransport(&patientConn{c, capnweb.NewSocketReader(c), s.patience}, sandbox.MaxMessageBytes), mainClass.New(&rpcMain{s}), capnweb.WithLimits(sandbox.SessionLimits))
 	s.mu.Lock()
 	s.live[sess] = struct{}{}
 	closed := s.closed
@@ -222,8 +222,11 @@ func (s *server) leaveSession() {
 // patientConn gives up on a client that does not read what it is sent.
 type patientConn struct {
 	*net.UnixConn
+	in       *capnweb.SocketReader
 	patience time.Duration
 }
+
+func (c *patientConn) Read(b []byte) (int, error) { return c.in.Read(b) }
 
 func (c *patientConn) Write(b []byte) (int, error) {
 	if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
