@@ -457,3 +457,47 @@ func TestListing(t *testing.T) {
 	_, err = b.ListFiles(ctx, ".", sandbox.ListOptions{Limit: 1 << 30})
 	wantCode(t, err, sandbox.CodeInvalidArgument)
 }
+
+// What is being written goes where its directory goes, and a link to a place for a file makes the file there.
+func TestWriteStaysInItsDirectory(t *testing.T) {
+	t.Parallel()
+	b := newBox(t)
+	ctx := b.context()
+	for _, dir := range []string{"d", "far/away"} {
+		if err := b.Mkdir(ctx, dir, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, w := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		_, err := b.WriteFrom(ctx, "d/f", r, sandbox.WriteOptions{})
+		written <- err
+	}()
+	if _, err := io.WriteString(w, "moved"); err != nil { // it is read when the place is open
+		t.Fatal(err)
+	}
+	if err := b.Rename(ctx, "d", "e"); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range [][2]string{{"far/one", "link"}, {"away/two", "far/one"}, {"../../e/new", "far/away/two"}} {
+		if err := b.Symlink(ctx, l[0], l[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.WriteFile(ctx, "link", []byte("linked"), sandbox.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"f": "moved", "new": "linked"} {
+		if got, err := os.ReadFile(b.path("e/" + name)); string(got) != want {
+			t.Errorf("%s is %q, %v", name, got, err)
+		}
+	}
+	if all, err := os.ReadDir(b.path("e")); len(all) != 2 {
+		t.Errorf("there is %v, %v", all, err)
+	}
+}

@@ -3,8 +3,8 @@ package guest
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,9 +21,11 @@ type fileWriter struct {
 	g     *engine
 	path  string // what was asked for
 	final string // what it names, after links
+	dir   int    // the directory that final is in, open; -1: not, or not any more
+	name  string // of final in dir
 	opts  sandbox.WriteOptions
 	f     *regular
-	temp  string // "" when in place
+	temp  string // its name in dir; "" when in place
 	keep  uint32 // permission bits of the file that is replaced, plus keepSet
 	done  bool
 }
@@ -42,10 +44,15 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 	if strings.HasSuffix(path, "/") {
 		return nil, pathError(op, path, unix.EISDIR)
 	}
-	w := &fileWriter{g: g, path: path, opts: opts}
+	w := &fileWriter{g: g, path: path, dir: -1, opts: opts}
+	defer func() {
+		if err != nil || w.temp == "" {
+			w.closeDir()
+		}
+	}()
 	var st unix.Stat_t
-	exists := false
-	if w.final, exists, err = followLinks(path, &st); err != nil {
+	exists, err := w.find(&st)
+	if err != nil {
 		return nil, pathError(op, path, err)
 	}
 	switch {
@@ -60,9 +67,14 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 	if opts.Mode != 0 {
 		perm = opts.Mode
 	}
-	if !exists && opts.Parents {
-		if err := files.MkdirAll(parent(w.final), 0o777); err != nil {
-			return nil, sandbox.FileError(op, err)
+	if w.dir < 0 {
+		if opts.Parents {
+			if err := files.MkdirAll(parent(w.final), 0o777); err != nil {
+				return nil, sandbox.FileError(op, err)
+			}
+		}
+		if err := w.openDir(); err != nil {
+			return nil, pathError(op, path, err)
 		}
 	}
 	if opts.Append || opts.InPlace {
@@ -70,29 +82,20 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 	}
 	if exists {
 		// The right to write the old file is asked for, though it is not
-		// needed to replace it: read-only means read-only. A program that
-		// is running (ETXTBSY) may be replaced.
-		fd, err := files.OpenFD(w.final, unix.O_WRONLY|unix.O_NOFOLLOW|openFlags, 0)
-		if err == nil {
-			unix.Close(fd)
-		} else if !errors.Is(err, unix.ETXTBSY) {
+		// needed to replace it: read-only means read-only.
+		if err := w.mayWrite(); err != nil {
 			return nil, pathError(op, path, err)
 		}
 		w.keep = st.Mode&0o7777 | keepSet
 		perm = st.Mode & 0o777
 	}
-	temp := tempName(w.final, !exists)
-	w.f, err = openRegular(op, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, perm)
-	switch {
-	case err == nil:
-		w.temp = temp
-	case exists && (sandbox.CodeOf(err) == sandbox.CodePermissionDenied || sandbox.CodeOf(err) == sandbox.CodeReadOnly):
+	err = w.create(op, !exists, perm)
+	if exists && (sandbox.CodeOf(err) == sandbox.CodePermissionDenied || sandbox.CodeOf(err) == sandbox.CodeReadOnly) {
 		// Nothing new may be made beside it, but the file itself may be written.
 		return w, w.openInPlace(op, perm)
-	default:
-		e := err.(*sandbox.Error)
-		e.Message = strings.ReplaceAll(e.Message, temp, path)
-		return nil, e
+	}
+	if err != nil {
+		return nil, err
 	}
 	if opts.Mode != 0 && !exists {
 		if err := unix.Fchmod(w.f.fd, perm); err != nil {
@@ -101,6 +104,97 @@ func (g *engine) openWrite(path string, opts sandbox.WriteOptions) (_ *fileWrite
 		}
 	}
 	return w, nil
+}
+
+// find looks at what the path names: the file, or the place where one would be made. It
+// opens the directory of that, if there is one.
+func (w *fileWriter) find(st *unix.Stat_t) (exists bool, err error) {
+	w.final = w.path
+	for links := 0; ; links++ {
+		err = w.openDir()
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		err = noEINTR(func() error { return unix.Fstatat(w.dir, w.name, st, unix.AT_SYMLINK_NOFOLLOW) })
+		switch {
+		case errors.Is(err, unix.ENOENT):
+			return false, nil
+		case err != nil:
+			return false, err
+		case st.Mode&unix.S_IFMT != unix.S_IFLNK:
+			return true, nil
+		case links == maxLinks:
+			return false, unix.ELOOP
+		}
+		to, err := files.Readlink(w.final)
+		if err != nil {
+			return false, err
+		}
+		w.closeDir()
+		if !strings.HasPrefix(to, "/") {
+			to = parent(w.final) + "/" + to
+		}
+		if w.final = strings.TrimRight(to, "/"); w.final == "" {
+			return false, unix.EISDIR
+		}
+	}
+}
+
+// openDir opens the directory that the file is in, or will be.
+func (w *fileWriter) openDir() (err error) {
+	w.name = w.final[strings.LastIndexByte(w.final, '/')+1:]
+	w.dir, err = files.OpenFD(parent(w.final), unix.O_PATH|unix.O_DIRECTORY, 0)
+	return err
+}
+
+func (w *fileWriter) closeDir() {
+	if w.dir >= 0 {
+		unix.Close(w.dir)
+	}
+	w.dir = -1
+}
+
+// mayWrite asks for the right to write the old file. Opening it would say the same, but where it is of a lower
+// layer that copies all of it first, for nothing.
+func (w *fileWriter) mayWrite() error {
+	name, err := unix.BytePtrFromString(w.name)
+	if err != nil {
+		return err
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_FACCESSAT2, uintptr(w.dir), uintptr(unsafe.Pointer(name)), unix.W_OK, unix.AT_EACCESS|unix.AT_SYMLINK_NOFOLLOW, 0, 0)
+	if errno == 0 {
+		return nil
+	}
+	// No, or there is no such call. A program that is running (ETXTBSY) may be replaced.
+	fd, err := files.OpenFD(w.final, unix.O_WRONLY|unix.O_NOFOLLOW|openFlags, 0)
+	if err == nil {
+		unix.Close(fd)
+	} else if errors.Is(err, unix.ETXTBSY) {
+		return nil
+	}
+	return err
+}
+
+// create makes the new file beside the place that it is for.
+func (w *fileWriter) create(op string, fresh bool, perm uint32) error {
+	temp := tempName("/x", fresh)[1:]
+	f := &regular{path: w.path}
+	err := noEINTR(func() (err error) {
+		f.fd, err = unix.Openat(w.dir, temp, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|openFlags, perm)
+		return err
+	})
+	if err != nil {
+		return pathError(op, w.path, err)
+	}
+	w.f, w.temp = f, temp
+	if err := unix.Fstat(f.fd, &f.st); err != nil {
+		w.abort()
+		return pathError(op, w.path, err)
+	}
+	return nil
 }
 
 func (w *fileWriter) openInPlace(op string, perm uint32) (err error) {
@@ -135,37 +229,6 @@ func parent(path string) string {
 	return path[:i]
 }
 
-// followLinks finds what a path names: the file, or the place where one would be
-// made.
-func followLinks(path string, st *unix.Stat_t) (final string, exists bool, err error) {
-	for range maxLinks {
-		err := files.Status(path, false, st)
-		if errors.Is(err, unix.ENOENT) {
-			return path, false, nil
-		}
-		if err != nil {
-			return "", false, err
-		}
-		if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-			return path, true, nil
-		}
-		to, err := files.Readlink(path)
-		if err != nil {
-			return "", false, err
-		}
-		if strings.HasPrefix(to, "/") {
-			path = to
-		} else {
-			path = parent(path) + "/" + to
-		}
-		path = strings.TrimRight(path, "/")
-		if path == "" {
-			return "", false, unix.EISDIR
-		}
-	}
-	return "", false, unix.ELOOP
-}
-
 func (w *fileWriter) Write(b []byte) (int, error) { return w.f.Write(b) }
 
 // commit makes what was written the file.
@@ -195,6 +258,7 @@ func (w *fileWriter) commit() (sandbox.FileInfo, error) {
 		return fail(pathError(op, w.path, err))
 	}
 	w.done = true
+	w.closeDir()
 	if err := w.f.Close(); err != nil {
 		return sandbox.FileInfo{}, pathError(op, w.path, err)
 	}
@@ -208,7 +272,7 @@ func (w *fileWriter) replace(op string) error {
 	defer w.g.replacing.Unlock()
 	if w.opts.IfVersion != "" {
 		var st unix.Stat_t
-		if err := files.Status(w.final, false, &st); err != nil || version(&st) != w.opts.IfVersion {
+		if err := noEINTR(func() error { return unix.Fstatat(w.dir, w.name, &st, unix.AT_SYMLINK_NOFOLLOW) }); err != nil || version(&st) != w.opts.IfVersion {
 			return stale(w.path)
 		}
 	}
@@ -216,11 +280,7 @@ func (w *fileWriter) replace(op string) error {
 	if w.opts.Exclusive {
 		flags = unix.RENAME_NOREPLACE
 	}
-	if err := files.RenameWith(w.temp, w.final, flags); err != nil {
-		var le *os.LinkError
-		if errors.As(err, &le) {
-			err = le.Err
-		}
+	if err := noEINTR(func() error { return unix.Renameat2(w.dir, w.temp, w.dir, w.name, flags) }); err != nil {
 		return pathError(op, w.path, err)
 	}
 	w.temp = ""
@@ -236,6 +296,7 @@ func (w *fileWriter) abort() {
 	w.done = true
 	w.f.Close()
 	if w.temp != "" {
-		_ = files.Remove(w.temp)
+		_ = noEINTR(func() error { return unix.Unlinkat(w.dir, w.temp, 0) })
 	}
+	w.closeDir()
 }
