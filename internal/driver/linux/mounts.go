@@ -149,16 +149,24 @@ var deviceLinks = [][2]string{
 	{"ptmx", "pts/ptmx"}, {"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"},
 }
 
-// deviceTree makes a /dev. It belongs to the host's root, so that nobody inside can change it, and is
-// read-only besides. The calling thread needs privateMounts, for its umask.
-func deviceTree() (*os.File, error) {
-	m, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "source", "dev", "mode", "0755", "size", "64k", "nr_inodes", "32")
+// addDevices adds a /dev. It belongs to the host's root, so that nobody inside can change it, and is
+// read-only besides. Where this process may make no device nodes, which is so in some containers, the host's are mounted over
+// empty files. The calling thread needs privateMounts, for its umask.
+func (m *mounts) addDevices() error {
+	dev, err := newMount("tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "source", "dev", "mode", "0755", "size", "64k", "nr_inodes", "32")
 	if err != nil {
-		return nil, err
+		return err
 	}
+	m.add(dev, "/dev")
 	fill := func(fd int) error {
 		for _, d := range devices {
-			if err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor))); err != nil {
+			err := unix.Mknodat(fd, d.name, unix.S_IFCHR|0o666, int(unix.Mkdev(d.major, d.minor)))
+			if errors.Is(err, unix.EPERM) {
+				if err = unix.Mknodat(fd, d.name, unix.S_IFREG|0o444, 0); err == nil {
+					err = m.addDevice("/dev/" + d.name)
+				}
+			}
+			if err != nil {
 				return &os.PathError{Op: "mknod", Path: "/dev/" + d.name, Err: err}
 			}
 		}
@@ -174,11 +182,16 @@ func deviceTree() (*os.File, error) {
 		}
 		return os.NewSyscallError("mount_setattr", unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}))
 	}
-	if err := fill(int(m.Fd())); err != nil {
-		m.Close()
-		return nil, err
+	return fill(int(dev.Fd()))
+}
+
+// addDevice adds a device of the host.
+func (m *mounts) addDevice(p string) error {
+	f, err := cloneTree(p, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, 0)
+	if err == nil {
+		m.add(f, p)
 	}
-	return m, nil
+	return err
 }
 
 // hostParts gives what a sandbox has of the host's, which depends neither on its own files nor on its ids. The
@@ -191,11 +204,9 @@ func hostParts(r record) (m *mounts, err error) {
 			m = nil
 		}
 	}()
-	dev, err := deviceTree()
-	if err != nil {
+	if err := m.addDevices(); err != nil {
 		return m, err
 	}
-	m.add(dev, "/dev")
 	for _, b := range r.Spec.Image.Binds {
 		f, err := hostPart(b.Source, false)
 		if errors.Is(err, os.ErrNotExist) && b.Source != "/usr" {

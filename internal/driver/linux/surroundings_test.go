@@ -67,6 +67,7 @@ var places = []place{
 	{name: "Filter", user: bob, inside: refuseUserNamespaces, finding: "sandbox", why: "a filter of system calls", cure: "seccomp=unconfined"},
 	{name: "Chroot", user: bob, before: chroot, finding: "rights", why: "chroot", cure: "run tongs outside of it"},
 	{name: "RootWithoutRights", user: root, before: func(string) error { return unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0) }, finding: "rights", why: "without CAP_SYS_ADMIN", cure: "docker run --privileged"},
+	{name: "RootWithoutDevices", user: root, before: func(string) error { return unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_MKNOD, 0, 0, 0) }, works: true, finding: "sandbox", why: "one was made"},
 	{name: "RootOfNamespace", user: root, attr: ownNamespace, finding: "rights", why: "root of a user namespace", cure: "as an ordinary user in it"},
 	{name: "NoNewPrivileges", user: idmaptest.Alice, before: func(string) error { return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, works: true,
 		finding: "user ids", why: "no_new_privs", cure: "NoNewPrivileges=no"},
