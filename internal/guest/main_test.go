@@ -175,6 +175,9 @@ func launchWith(t testing.TB, extra []*os.File, change ...func(*guest.Config)) *
 	}
 	b.cmd = exec.Command(exe)
 	b.cmd.Env = append(os.Environ(), playGuest+"=1", "SECRET=not for commands")
+	if _, measured := t.(*testing.B); measured { // as drivers start one (boot.Environ)
+		b.cmd.Env = append(b.cmd.Env, "GOMAXPROCS=1", "GOGC=40", "GOMEMLIMIT=256MiB")
+	}
 	b.cmd.ExtraFiles = extra
 	b.run(cfg)
 	return b
