@@ -3,9 +3,20 @@ package e2e
 import (
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 )
+
+// temporary is a directory for a service's TMPDIR in which the users of sandboxes can make none of that name.
+func temporary(t *testing.T) string {
+	dir, err := os.MkdirTemp("/srv", "tongs-e2e-")
+	if err != nil {
+		return os.TempDir() // only root can make one
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
 
 // TestWebfetch holds that the tool reaches what the session's sandbox reaches, and nothing else.
 func TestWebfetch(t *testing.T) {
@@ -13,7 +24,7 @@ func TestWebfetch(t *testing.T) {
 	t.Parallel()
 	canary := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("a canary of the host")) }))
 	t.Cleanup(canary.Close)
-	s := up(t, newHome(t))
+	s := up(t, newHome(t), withEnv("TMPDIR="+temporary(t)))
 	session := s.session()
 	s.bash(session, "echo '<h1>Of the sandbox</h1>' > index.html; (python3 -m http.server 8000 >/dev/null 2>&1 &); "+
 		"for i in $(seq 300); do (echo > /dev/tcp/127.0.0.1/8000) 2>/dev/null && break; sleep 0.1; done")

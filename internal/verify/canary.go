@@ -75,7 +75,8 @@ const whereFile = "where.txt"
 
 // plant makes the canaries of the agent host and of this machine, and the other session's.
 func (p *probe) plant(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "tongs-verify-")
+	// The agent host has the same directory, and sandboxes. TMPDIR may lead to where nobody there may make one.
+	dir, err := os.MkdirTemp("/tmp", "tongs-verify-")
 	if err != nil {
 		return err
 	}
