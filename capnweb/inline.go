@@ -36,6 +36,9 @@ const (
 	quickRuns = 16
 	// quickTime is what quick means.
 	quickTime = 20 * time.Microsecond
+	// soleTime is what it means in a process that has one processor for Go: there the reader goes on beside a
+	// handler only while that waits for the kernel, and what comes meanwhile waits so long at most.
+	soleTime = 500 * time.Microsecond
 	// slowTime is what the system alone does not explain.
 	slowTime = time.Millisecond
 	// watchInterval is how often the monitor looks for readers that are kept from
@@ -236,7 +239,7 @@ func (m *method) took(d time.Duration) {
 	switch {
 	case d > slowTime:
 		n = 0
-	case d > quickTime:
+	case d > soleTime, d > quickTime && runtime.GOMAXPROCS(0) > 1:
 		n = max(0, n-quickRuns)
 	case n < 4*quickRuns:
 		n++
