@@ -29,8 +29,6 @@ type cgroups interface {
 	version() int
 	// controllers are those that work, of memory, pids and cpu.
 	controllers() []string
-	// counts says that a group tells how often a limit was in the way.
-	counts() bool
 	// create makes a sandbox's group, or finds it, and sets its limits. base is the first of the
 	// sandbox's user ids.
 	create(name string, limits driver.Limits, base uint32) (*group, error)

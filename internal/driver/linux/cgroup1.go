@@ -20,12 +20,10 @@ import (
 // cgroup1 uses one hierarchy for each controller. The guest is never moved: it gets the tasks files,
 // and a thread of it that writes itself into them does all forking.
 type cgroup1 struct {
-	dirs   map[string]string // mount point by controller
-	inside bool              // they are of a sandbox's own kernel, whose groups only limit
+	dirs map[string]string // mount point by controller
 }
 
 func (c *cgroup1) version() int { return 1 }
-func (c *cgroup1) counts() bool { return !c.inside }
 
 func (c *cgroup1) controllers() []string {
 	var all []string

@@ -64,7 +64,6 @@ func mayEnable(root string) (bool, error) {
 }
 
 func (c *cgroup2) version() int          { return 2 }
-func (c *cgroup2) counts() bool          { return true }
 func (c *cgroup2) controllers() []string { return c.have }
 
 func (c *cgroup2) create(name string, l driver.Limits, base uint32) (g *group, err error) {

@@ -116,7 +116,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 			return err
 		}
 	}
-	doc, early, places := d.bootDocument(r, true, d.groups, late.group)
+	doc, early, places := d.bootDocument(r, true, late.group)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -202,7 +202,7 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 // bootDocument gives what the guest reads first, the descriptors that it is born with besides, and the
 // numbers that those get that come to it over the channel: first the listener, then the group's. atCwd says that
 // spawn starts it.
-func (d *Driver) bootDocument(r record, atCwd bool, groups cgroups, g *group) (doc []byte, early []*os.File, places []int) {
+func (d *Driver) bootDocument(r record, atCwd bool, g *group) (doc []byte, early []*os.File, places []int) {
 	lease := int64(r.Spec.Lease / time.Second)
 	switch {
 	case r.Spec.Lease < 0:
@@ -212,59 +212,38 @@ func (d *Driver) bootDocument(r record, atCwd bool, groups cgroups, g *group) (d
 	}
 	next := firstLateFD
 	number := func() int { next++; return next - 1 }
-	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD, RootAtCwd: atCwd, Clone3: groups != nil && groups.version() == 2}, Guest: guestConfig{
+	b := guestBoot{Setup: boot.Config{ChannelFD: channelFD, RootAtCwd: atCwd}, Guest: guestConfig{
 		ListenerFD:   number(),
 		User:         guestUser{Shell: r.Spec.Image.Shell, AlsoRoot: r.Spec.Root},
 		Env:          mergeEnv(r.Spec.Image.Env, r.Spec.Env),
 		LeaseSeconds: lease,
 	}}
-	if d.ownKernel(r) {
+	switch c := &b.Guest.Cgroup; {
+	case d.ownKernel(r):
 		b.Guest.ListenPath = SocketDir + "/" + socketFile
-	}
-	places = []int{b.Guest.ListenerFD}
-	if groups != nil {
-		c := &b.Guest.Cgroup
-		c.Version = groups.version()
-		if slices.Contains(groups.controllers(), "pids") {
+		// The host's groups are around all of it, the guest included. The commands have one inside, which limits their number
+		// and tells nothing.
+		if pids := r.Spec.Limits.Pids; pids > 0 {
+			c.Version, c.Tasks, c.TasksFDs = 1, pids, []int{number()}
+		}
+	case d.groups == nil:
+	default:
+		if slices.Contains(d.groups.controllers(), "pids") {
 			c.Tasks = max(r.Spec.Limits.Pids, 0)
 		}
-		c.Memory = shownMemory(r, groups)
+		c.Memory = shownMemory(r, d.groups)
 		b.Setup.Meminfo = c.Memory > 0
-		switch c.Version {
-		case 1:
-			for _, controller := range groups.controllers() {
-				c.TasksFDs = append(c.TasksFDs, number())
-				switch controller {
-				case "memory":
-					c.OOMFD, c.UsageFD, c.StatFD = number(), number(), number()
-				case "pids":
-					if groups.counts() {
-						c.PidsFD = number()
-					}
-				}
-			}
-			for n := firstLateFD + 1; n < next; n++ {
-				places = append(places, n)
-			}
-		case 2:
-			c.DirFD, early = number(), append(early, g.dir)
-			if g.dir == nil {
-				own := &boot.Group{Dir: g.path, FD: c.DirFD, Files: make(map[string]int)}
-				for controller, n := range map[string]*int{"memory": &c.OOMFD, "pids": &c.PidsFD} {
-					if slices.Contains(groups.controllers(), controller) {
-						*n, early = number(), append(early, nil)
-						own.Files[controller+".events"] = *n
-					}
-				}
-				b.Setup.Group = own
-				break
-			}
-			if g.oom != nil {
-				c.OOMFD, early = number(), append(early, g.oom)
-			}
-			if g.full != nil {
-				c.PidsFD, early = number(), append(early, g.full)
-			}
+		if c.Version = d.groups.version(); c.Version == 2 {
+			b.Setup.Clone3 = true
+			b.Setup.Group, early = c.take2(g, d.groups.controllers(), number)
+		} else {
+			c.take1(d.groups.controllers(), number)
+		}
+	}
+	places = []int{b.Guest.ListenerFD}
+	if b.Guest.Cgroup.Version == 1 {
+		for n := b.Guest.ListenerFD + 1; n < next; n++ {
+			places = append(places, n)
 		}
 	}
 	doc, err := json.Marshal(b)
@@ -272,6 +251,42 @@ func (d *Driver) bootDocument(r record, atCwd bool, groups cgroups, g *group) (d
 		panic(err) // there is nothing in it that has no JSON
 	}
 	return doc, early, places
+}
+
+// take1 gives the files of a group of version 1 their numbers, in the order of group.tasks.
+func (c *guestCgroup) take1(controllers []string, number func() int) {
+	for _, controller := range controllers {
+		c.TasksFDs = append(c.TasksFDs, number())
+		switch controller {
+		case "memory":
+			c.OOMFD, c.UsageFD, c.StatFD = number(), number(), number()
+		case "pids":
+			c.PidsFD = number()
+		}
+	}
+}
+
+// take2 does so for a group of version 2, whose files the guest is born with. own is for a guest that opens them itself:
+// nil in early keeps the number for it.
+func (c *guestCgroup) take2(g *group, controllers []string, number func() int) (own *boot.Group, early []*os.File) {
+	c.DirFD, early = number(), append(early, g.dir)
+	if g.dir == nil {
+		own = &boot.Group{Dir: g.path, FD: c.DirFD, Files: make(map[string]int)}
+		for controller, n := range map[string]*int{"memory": &c.OOMFD, "pids": &c.PidsFD} {
+			if slices.Contains(controllers, controller) {
+				*n, early = number(), append(early, nil)
+				own.Files[controller+".events"] = *n
+			}
+		}
+		return own, early
+	}
+	if g.oom != nil {
+		c.OOMFD, early = number(), append(early, g.oom)
+	}
+	if g.full != nil {
+		c.PidsFD, early = number(), append(early, g.full)
+	}
+	return nil, early
 }
 
 // lateParts are made while the guest's program starts.

@@ -86,15 +86,7 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 	if err := l.prepare(); err != nil {
 		return err
 	}
-	groups, g := d.groups, l.late.group
-	if rt.OwnKernel() {
-		// The host's groups are around all of it, the guest included. The commands have one inside.
-		groups, g = nil, nil
-		if r.Spec.Limits.Pids > 0 {
-			groups = &cgroup1{dirs: map[string]string{"pids": "inside"}, inside: true}
-		}
-	}
-	doc, early, places := d.bootDocument(r, false, groups, g)
+	doc, early, places := d.bootDocument(r, false, l.late.group)
 	config, err := memory("tongs-boot", doc)
 	if err != nil {
 		return driver.Wrap(op, err)
@@ -104,7 +96,7 @@ func (d *Driver) launchRuntime(ctx context.Context, rt Runtime, r record, dir st
 	plan := &boot.Inside{OwnKernel: rt.OwnKernel()}
 	if rt.OwnKernel() {
 		plan.Listen, plan.ListenFD = SocketDir+"/"+socketFile, places[0]
-		if groups != nil {
+		if len(places) > 1 {
 			plan.Pids, plan.PidsFD = r.Spec.Limits.Pids, places[1]
 		}
 	} else {
