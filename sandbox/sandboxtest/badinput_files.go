@@ -1,6 +1,7 @@
 package sandboxtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -86,10 +87,14 @@ func fullDisk(t *test) {
 	if !res.Exit.Success() {
 		t.Skipf("no file system can be mounted in this sandbox: %s", res.Stderr)
 	}
-	t.Cleanup(func() {
+	t.Cleanup(func() { // the test's own context has ended by then
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), 30*time.Second)
+		defer cancel()
 		un := bash("umount -l small")
 		un.User = "root"
-		_, _ = t.box.Exec(t.ctx, sandbox.ExecSpec{ProcessSpec: un})
+		if res, err := t.box.Exec(ctx, sandbox.ExecSpec{ProcessSpec: un}); err != nil || !res.Exit.Success() {
+			t.Errorf("a mount is left: %v, %+v", err, res)
+		}
 	})
 	t.write("small/f", "old")
 	for _, size := range []int{sandbox.InlineBytes, 600 << 10, 5 << 20} {
