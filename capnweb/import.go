@@ -176,6 +176,9 @@ func (e *importEntry) settle(h hook) {
 	waiters, ws := e.waiters, e.watchers.takeAll()
 	e.waiters = nil
 	unused := e.refs <= 0
+	if !unused {
+		e.refs++ // a caller that gives up in this moment must not close what another one is about to get
+	}
 	s.mu.Unlock()
 	for _, w := range waiters {
 		final(h).pull(w.b, w.f)
@@ -185,6 +188,8 @@ func (e *importEntry) settle(h hook) {
 	}
 	if unused {
 		h.close()
+	} else {
+		e.close()
 	}
 }
 

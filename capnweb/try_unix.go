@@ -8,12 +8,7 @@ import (
 	"net"
 	"os"
 	"syscall"
-	"unsafe"
 )
-
-// The calls of this file cannot wait: the Go runtime leaves its sockets in the mode for that. So they are made without
-// telling the runtime, which would wake the thread that watches for calls that do, each time in a process
-// that has been idle. That takes longer than the call.
 
 // NonBlockingWriter writes to a connection what its buffers take at once.
 type NonBlockingWriter struct {
@@ -45,10 +40,10 @@ func NewNonBlockingWriter(conn any) *NonBlockingWriter {
 
 func (w *NonBlockingWriter) attempt(fd uintptr) bool {
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(w.buf))), uintptr(len(w.buf)))
+		n, errno := writeNow(fd, w.buf)
 		switch errno {
 		case 0:
-			w.n, w.err = int(n), nil
+			w.n, w.err = n, nil
 			return true
 		case syscall.EINTR:
 		default:
@@ -107,14 +102,14 @@ func NewSocketReader(conn any) *SocketReader {
 
 func (r *SocketReader) attempt(fd uintptr) bool {
 	for {
-		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(r.buf))), uintptr(len(r.buf)))
+		n, errno := readNow(fd, r.buf)
 		switch errno {
 		case syscall.EINTR:
 			continue
 		case syscall.EAGAIN:
 			return false
 		case 0:
-			r.n = int(n)
+			r.n = n
 		}
 		r.err = errno
 		return true
