@@ -447,12 +447,16 @@ const (
 //
 // The caller holds making.
 func (g *engine) inspect(after time.Duration) {
-	hit := g.full.grew()
-	g.full.note()
+	count := g.full.count()
+	hit := count > g.full.known.Load()
 	g.relieve(hit)
 	g.forked.Store(int64(g.pids.last()))
 	left := map[int]bool{}
-	tenants, _ := g.children.survey(nil)
+	tenants, places := g.children.survey(nil)
+	if most := g.cfg.Cgroup.Tasks; most <= 0 || int64(places) <= most-most/8 {
+		// Else what runs fills the sandbox, and may be over in a moment: then it is the time to look.
+		g.full.known.Store(count)
+	}
 	for _, t := range tenants {
 		if t.owner == 0 {
 			left[t.pid] = true
