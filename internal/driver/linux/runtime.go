@@ -10,6 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tongs-dev/tongs/internal/driver"
 	"github.com/tongs-dev/tongs/sandbox"
@@ -202,7 +205,34 @@ func writeProgram(path string, m *memfd) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
+	if err := unwritten(f.Name()); err != nil {
+		return err
+	}
 	return os.Rename(f.Name(), path)
+}
+
+// unwritten waits until nobody has a file open for writing, since it can't be executed before (ETXTBSY in execve(2)): each
+// descriptor of this process is open for some moments in what it starts, also in the threads that have a table of descriptors
+// of their own. Whether it is, a lease for reading tells (fcntl(2), F_SETLEASE).
+func unwritten(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for end := time.Now().Add(lockTimeout); ; time.Sleep(time.Millisecond) {
+		_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+		if err == nil {
+			_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+			return os.NewSyscallError("end lease", err)
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return nil // a file system without leases: the start will tell
+		}
+		if time.Now().After(end) {
+			return &os.PathError{Op: "execute", Path: path, Err: unix.ETXTBSY}
+		}
+	}
 }
 
 // removeRuntimeTraces removes what a runtime has left of a sandbox whose processes have ended.
