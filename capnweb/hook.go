@@ -1,6 +1,7 @@
 package capnweb
 
 import (
+	"sync"
 	"sync/atomic"
 )
 
@@ -125,6 +126,7 @@ func (h errorHook) onBroken(f func(error)) func() {
 type valueHook struct {
 	p    *payload
 	refs atomic.Int64
+	mu   sync.Mutex // the end of a session closes it while its reader may be about to copy it
 }
 
 // hookOf makes a hook of a payload, which it owns.
@@ -160,7 +162,10 @@ func (h *valueHook) dup() hook {
 
 func (h *valueHook) close() {
 	if h.refs.Add(-1) == 0 {
-		h.p.close()
+		h.mu.Lock()
+		end := h.p.part()
+		h.mu.Unlock()
+		end()
 	}
 }
 
@@ -189,7 +194,9 @@ func (h stubbedValue) pull(_ budget, f func(*payload, error)) {
 func (h *valueHook) onBroken(func(error)) func() { return func() {} }
 
 func (h *valueHook) pull(b budget, f func(*payload, error)) {
+	h.mu.Lock()
 	c := h.p.clone()
+	h.mu.Unlock()
 	if c.pending == 0 || b.raw && !h.p.whole {
 		f(c, nil)
 		return

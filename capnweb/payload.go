@@ -43,21 +43,27 @@ func (p *payload) hasRefs() bool {
 
 // close gives up every reference that was not moved out. It is idempotent.
 func (p *payload) close() {
-	if p == nil {
-		return
+	if p != nil {
+		p.part()()
 	}
+}
+
+// part takes the references out; the function that it gives, gives them up.
+func (p *payload) part() (end func()) {
 	refs, streams, sinks := p.refs, p.streams, p.sinks
 	p.refs, p.streams, p.sinks = nil, nil, nil
-	for _, r := range refs {
-		if h := r.take(); h != nil {
-			h.close()
+	return func() {
+		for _, r := range refs {
+			if h := r.take(); h != nil {
+				h.close()
+			}
 		}
-	}
-	for _, s := range streams {
-		s.dropUnused()
-	}
-	for _, s := range sinks {
-		s.dropUnused()
+		for _, s := range streams {
+			s.dropUnused()
+		}
+		for _, s := range sinks {
+			s.dropUnused()
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ func New(o Options) http.Handler {
 	if o.Bench {
 		front.Main = func(*http.Request) (any, error) { return newBench(), nil }
 		front.MaxMessageBytes = benchMessageBytes
+		front.Session = append(front.Session, capnweb.WithLimits(capnweb.Limits{MaxMessageBytes: benchMessageBytes, MaxQueuedBytes: 2 * benchMessageBytes}))
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
