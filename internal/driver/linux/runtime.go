@@ -256,14 +256,31 @@ func (d *Driver) removeRuntimeTraces(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	return os.RemoveAll(home)
+	return removeInUse(ctx, home)
+}
+
+// removeInUse removes a directory into which a runtime may still write, whose host was killed: it ends by itself.
+func removeInUse(ctx context.Context, dir string) error {
+	ctx, cancel := within(ctx, killTimeout)
+	defer cancel()
+	for {
+		err := os.RemoveAll(dir)
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // recoverRuntimes removes what runtimes have left of no sandbox: directories below run, and groups.
 func recoverRuntimes(ctx context.Context, left strays, note func(string, ...any)) error {
 	var errs []error
 	for _, p := range left.runtimes {
-		errs = append(errs, os.RemoveAll(p))
+		errs = append(errs, removeInUse(ctx, p))
 		note("removed %s of no sandbox", p)
 	}
 	for _, dir := range left.runtimeGroups {
