@@ -48,8 +48,13 @@ func (p *payload) close() {
 	}
 }
 
+func nothing() {}
+
 // part takes the references out; the function that it gives, gives them up.
 func (p *payload) part() (end func()) {
+	if !p.hasRefs() {
+		return nothing
+	}
 	refs, streams, sinks := p.refs, p.streams, p.sinks
 	p.refs, p.streams, p.sinks = nil, nil, nil
 	return func() {

@@ -165,13 +165,11 @@ func (d *Driver) launch(ctx context.Context, r record, dir string, files []drive
 		err = merr
 	}
 	switch {
-	case err != nil:
-	case r.mapped() && lay == nil: // else everything is in its place
+	case err != nil || !r.rootless():
+	case !r.mapped():
+		err = prepareUnmounted(dir, r, files)
+	case lay == nil: // else everything is in its place
 		err = placesMapped(ctx, dir, r)
-	case r.rootless() && !r.mapped() && r.Copied:
-		err = prepare(filepath.Join(dir, rootDir), nil, r, files)
-	case r.rootless() && !r.mapped():
-		err = prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower, r, files)
 	}
 	if p == nil {
 		return err

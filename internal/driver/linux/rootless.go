@@ -55,10 +55,15 @@ func (w idWork) do(ctx context.Context) error {
 			return err
 		}
 	}
+	return prepareUnmounted(w.Dir, r, w.Files)
+}
+
+// prepareUnmounted is prepare for a sandbox kept in dir whose guest mounts its root itself.
+func prepareUnmounted(dir string, r record, files []driver.File) error {
 	if r.Copied {
-		return prepare(filepath.Join(w.Dir, rootDir), nil, r, w.Files)
+		return prepare(filepath.Join(dir, rootDir), nil, r, files)
 	}
-	return prepare(filepath.Join(w.Dir, upperDir), r.Spec.Image.Lower, r, w.Files)
+	return prepare(filepath.Join(dir, upperDir), r.Spec.Image.Lower, r, files)
 }
 
 // inside is the record as the process sees it that has the sandbox's ids: they begin at 0 there.
